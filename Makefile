@@ -1,0 +1,41 @@
+# make demo: index the sample recordings and search them.   make test: the tests.   make clean: remove what both made.
+# Each makes .venv/ when it is not there, and needs nothing but Python 3.11+ and make. .ci/run runs everything.
+
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
+DEMO := EARSHOT_LIBRARY=build/demo .venv/bin/earshot
+
+.PHONY: demo test clean
+
+demo: .venv/base.stamp
+	@rm -rf build/demo
+	@echo '$$ earshot index samples/'
+	@$(DEMO) index samples/
+	@echo; echo '$$ earshot find gradient --top 5'
+	@$(DEMO) find gradient --top 5
+	@echo; echo '$$ earshot find --like samples/podcast.m4a@18.77-19.35 --top 5    # the word as somebody said it'
+	@$(DEMO) find --like samples/podcast.m4a@18.77-19.35 --top 5
+	@echo
+	@echo 'Now your own recordings:'
+	@echo '    .venv/bin/earshot index ~/your/recordings'
+	@echo '    .venv/bin/earshot find "a word or a phrase"'
+	@echo '    .venv/bin/earshot find --like clip.wav'
+
+test: .venv/test.stamp
+	.venv/bin/python -m pytest
+
+.venv/bin/python:
+	@for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then exec $$python -m venv .venv; fi; \
+	done; echo 'make: Python 3.11 or newer is needed, and none was found on the PATH' >&2; exit 1
+
+.venv/base.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+.venv/test.stamp: pyproject.toml requirements-test.txt | .venv/bin/python
+	$(PIP) --requirement requirements-test.txt
+	@touch $@ .venv/base.stamp
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find src tests recipes benchmarks samples -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""One module per contender. Each has a `build(setup) -> Contender`; `benchmarks.run` finds it by its file name."""

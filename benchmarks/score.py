@@ -1,0 +1,159 @@
+"""Scores stored raw results: `python -m benchmarks.score` writes the tables (Markdown) and the plot (PNG).
+
+In: the files below `benchmarks/results/`. Out: `chapters.md`, `chapters.png`, `words.md` beside them. It needs no
+speech and runs no contender.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from benchmarks import store
+from benchmarks.store import Run, Trials
+from earshot import metrics
+from earshot.metrics import Matching, Reference
+from earshot.types import EarshotError
+
+RATES = (1, 5, 20)
+CURVE = np.geomspace(0.1, 100, 61)
+COLUMNS = (
+    "contender | MTWV | OTWV | MAP | P@10 | EER span | EER utterance | R@1 | R@5 | R@20 | start ms | end ms | "
+    "missing words | indexing x real time | search s/query"
+)
+LEGEND = """\
+MTWV, OTWV: term-weighted value (beta 999.9) at the one best threshold for all words, and at each word's own. MAP: mean
+average precision over words. P@10: precision of the ten best; its ceiling is {ceiling:.3f}, as most words occur less than
+ten times. EER span: over one-second trials; EER utterance: over word x utterance trials; both pooled under one
+threshold. R@n: share of references found at n false alarms per keyword-hour, one threshold. start, end: mean distance
+from the truth of what is found at the MTWV threshold. A hit is correct when its midpoint lies within 0.5 s of the word; a
+word inside a longer one does not count. Missing words: those the contender cannot search for; they count as missed.
+Speeds are processor time of one run on a machine that others used too: compare ratios.
+"""
+
+
+@click.command()
+@click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER, show_default=False)
+def main(folder: Path) -> None:
+    """Write tables and plot from the stored raw results."""
+    try:
+        trials, runs = store.load_trials(folder / "chapters"), store.load_runs(folder / "chapters")
+    except EarshotError as error:
+        raise click.ClickException(str(error)) from None
+    (folder / "chapters.md").write_text(chapters_page(trials, runs), encoding="utf-8")
+    plot(trials, runs, folder / "chapters.png")
+    if (folder / "words.jsonl").exists():
+        (folder / "words.md").write_text(words_page(folder / "words.jsonl"), encoding="utf-8")
+    click.echo((folder / "chapters.md").read_text(encoding="utf-8"))
+
+
+def chapters_page(trials: Trials, runs: list[Run]) -> str:
+    """All tables of the chapters, and where each run came from."""
+    by_kind = {kind: [run for run in runs if run.kind == kind] for kind in ("typed", "spoken")}
+    answerable = set(trials.words["typed"]) - {word for run in by_kind["typed"] for word in run.skipped}
+    tables = [
+        ("Typed words", by_kind["typed"], set(trials.words["typed"])),
+        ("Spoken examples", by_kind["spoken"], set(trials.words["spoken"])),
+        ("Typed, the words that have a spoken example", by_kind["typed"], set(trials.words["spoken"])),
+        ("Typed, the words that every contender can search for", by_kind["typed"], answerable),
+    ]
+    ceiling = metrics.precision_ceiling(_match(trials, [], set(trials.words["typed"])), 10)
+    parts = ["# Term detection in whole chapters", LEGEND.format(ceiling=ceiling)]
+    parts += [line for title, chosen, words in tables for line in table(title, trials, chosen, words)]
+    return "\n".join([*parts, "## Where the figures come from", *(_origin(run) for run in runs), ""])
+
+
+def table(title: str, trials: Trials, runs: list[Run], words: set[str]) -> Iterator[str]:
+    """A Markdown table of the runs on some of the words."""
+    n_references = sum(reference.query in words for reference in trials.references)
+    columns = COLUMNS.split(" | ")
+    yield f"## {title}\n"
+    yield f"{len(words)} words, {n_references} references in {trials.speech_seconds / 3600:.2f} h.\n"
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for run in runs:
+        yield f"| {' | '.join(_row(trials, run, words))} |"
+    yield ""
+
+
+def _row(trials: Trials, run: Run, words: set[str]) -> list[str]:
+    matching = _match(trials, [run], words)
+    references = [reference for reference in trials.references if reference.query in words]
+    mtwv, threshold = metrics.mtwv(matching)
+    start, end = metrics.boundary_error(matching, threshold)
+    figures = [mtwv, metrics.otwv(matching), metrics.mean_average_precision(matching)]
+    figures += [metrics.precision_at(matching, 10)]
+    figures += [metrics.span_eer(matching), metrics.utterance_eer(references, run.detections, trials.utterances)]
+    figures += [metrics.recall_at_false_alarms(matching, rate) for rate in RATES]
+    return [
+        run.contender,
+        *(f"{figure:.3f}" for figure in figures),
+        *("-" if np.isnan(error) else f"{1000 * error:.0f}" for error in (start, end)),
+        str(len(words & set(run.skipped))),
+        "-" if run.prepare_cpu < 1e-2 else f"{run.speech_seconds / run.prepare_cpu:.1f}",
+        f"{run.search_cpu / run.queries:.3f}",
+    ]
+
+
+def _match(trials: Trials, runs: list[Run], words: set[str]) -> Matching:
+    references: list[Reference] = [reference for reference in trials.references if reference.query in words]
+    return metrics.match(references, (d for run in runs for d in run.detections), trials.speech_seconds)
+
+
+def _origin(run: Run) -> str:
+    stored = ", indexing stored by an earlier run" if run.prepare_stored else ""
+    return (
+        f"- {run.contender}, {run.kind}: `{run.origin.command}` at {run.origin.commit}, {run.origin.machine}, threads "
+        f"{run.origin.threads}, load {run.origin.load}; {run.queries} queries, {len(run.detections)} detections; "
+        f"wall {run.prepare_seconds:.0f} s to index{stored}, {run.search_seconds:.1f} s to search"
+    )
+
+
+def plot(trials: Trials, runs: list[Run], path: Path) -> None:
+    """Recall against false alarms per keyword-hour, a panel for each kind of query."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True)
+    for axis, kind in zip(axes, ("typed", "spoken"), strict=True):
+        words = set(trials.words[kind])
+        for run in (run for run in runs if run.kind == kind):
+            matching = _match(trials, [run], words)
+            recall = [metrics.recall_at_false_alarms(matching, rate) for rate in CURVE]
+            axis.plot(CURVE, recall, label=f"{run.contender} ({run.origin.commit})")
+        axis.set(title=f"{kind}: {len(words)} words", xscale="log", ylim=(0, 1), xlabel="false alarms per keyword-hour")
+        axis.grid(alpha=0.3)
+        axis.legend(loc="lower right", fontsize="small")
+    axes[0].set_ylabel("share of references found")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def words_page(path: Path) -> str:
+    """The same-different table from `words.jsonl`."""
+    lines = ["# Same-different, mini-librispeech dev words of at least three letters\n"]
+    lines.append("| encoder | trials | AP | EER | pairs | positive pairs | words/s |")
+    lines.append("|---|---|---|---|---|---|---|")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        name, speed = row["contender"], f"{row['clips'] / max(row['cpu'], 1e-9):.0f}"
+        for trials in ("all pairs", "across speakers", "typed to spoken"):
+            if trials in row:
+                ap, eer, pairs, positive = row[trials]
+                lines.append(f"| {name} | {trials} | {ap:.3f} | {eer:.3f} | {pairs} | {positive} | {speed} |")
+    lines.append(
+        "\nacross speakers: without pairs of one word by one speaker; typed to spoken: every clip x every word.\n"
+    )
+    lines += [f"- {row['contender']}: `{row['command']}` at {row['commit']}, {row['machine']}" for row in rows]
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()

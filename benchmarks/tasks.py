@@ -1,0 +1,168 @@
+"""The two tasks, made from real speech on disk.
+
+In: a folder with `librispeech-chapters` and `mini-librispeech` (a `manifest.jsonl` each: id, audio, seconds, speaker,
+text, split, words = [[start, end, word], ...]). Out: `Chapters` (term detection) and `Words` (same-different).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from benchmarks.contract import SAMPLE_RATE, Audio, Query, Source
+from earshot.metrics import Reference
+from earshot.types import Clip, EarshotError, Seconds
+
+MIN_QUERY_LETTERS = 5
+MIN_OCCURRENCES = 2
+MIN_EXAMPLE: Seconds = 0.25
+MIN_WORD_LETTERS = 3
+SEED = 1
+WORD = re.compile(r"[a-z']+")
+
+
+@dataclass(frozen=True, slots=True)
+class Chapters:
+    """Term detection. `utterances` are the stretches the recordings were joined from: query="" and their times."""
+
+    recordings: list[Source]
+    typed: list[Query]
+    spoken: list[Query]
+    references: list[Reference]
+    utterances: list[Reference]
+
+    @property
+    def seconds(self) -> Seconds:
+        return sum(recording.seconds for recording in self.recordings)
+
+    def queries(self, kind: str) -> list[Query]:
+        return {"typed": self.typed, "spoken": self.spoken}[kind]
+
+    def __str__(self) -> str:
+        words = Counter(reference.query for reference in self.references)
+        examples = {query.word for query in self.spoken}
+        return (
+            f"chapters: {len(self.recordings)} recordings, {self.seconds / 3600:.2f} h, "
+            f"{len(self.utterances)} utterances; "
+            f"{len(self.typed)} typed queries ({sum(words.values())} references), "
+            f"{len(self.spoken)} spoken queries ({sum(words[word] for word in examples)} references)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Same-different: n spoken words, cut at their word times."""
+
+    clips: list[Audio]
+    labels: list[str]
+    speakers: list[str]
+
+    def __str__(self) -> str:
+        n = len(self.clips)
+        return (
+            f"words: {n} spoken words, {len(set(self.labels))} types, {len(set(self.speakers))} speakers, "
+            f"{n * (n - 1) // 2} pairs"
+        )
+
+
+def read(path: Path) -> Audio:
+    """The samples of a mono file at 16 kHz."""
+    samples, rate = soundfile.read(path, dtype="float32")
+    if samples.ndim != 1 or rate != SAMPLE_RATE:
+        raise EarshotError(f"{path}: {rate} Hz, {samples.ndim} dimensions; the benchmark reads 16 kHz mono")
+    return samples
+
+
+def chapters(speech: Path, work: Path) -> Chapters:
+    """Joins the consecutive utterances of each chapter and cuts the spoken examples; writes both below `work`."""
+    recordings, utterances, spoken_words = [], [], []
+    for name, rows in _by_chapter(_manifest(speech / "librispeech-chapters")).items():
+        parts, offset = [], 0
+        for row in rows:
+            samples = read(speech / "librispeech-chapters" / row["audio"])
+            start = offset / SAMPLE_RATE
+            offset += len(samples)
+            utterances.append(Reference("", name, start, offset / SAMPLE_RATE))
+            spoken_words += [Reference(w, name, start + s, start + e) for s, e, w in row["words"] if WORD.fullmatch(w)]
+            parts.append(samples)
+        recordings.append(Source(name, _write(work / "chapters" / f"{name}.flac", parts), offset / SAMPLE_RATE))
+    counts = Counter(word.query for word in spoken_words)
+    queries = sorted(word for word, n in counts.items() if n >= MIN_OCCURRENCES and _letters(word) >= MIN_QUERY_LETTERS)
+    return Chapters(
+        recordings,
+        [Query(word) for word in queries],
+        _spoken(speech / "mini-librispeech", queries, work / "examples"),
+        [word for word in spoken_words if word.query in set(queries)],
+        utterances,
+    )
+
+
+def words(speech: Path) -> Words:
+    """The words of at least three letters in mini-librispeech dev that have word times."""
+    root, clips, labels, speakers = speech / "mini-librispeech", [], [], []
+    for row in _dev(root):
+        samples = read(root / row["audio"])
+        for start, end, word in row["words"]:
+            if WORD.fullmatch(word) and _letters(word) >= MIN_WORD_LETTERS:
+                clips.append(_cut(samples, start, end))
+                labels.append(word)
+                speakers.append(row["speaker"])
+    return Words(clips, labels, speakers)
+
+
+def _spoken(root: Path, queries: list[str], folder: Path) -> list[Query]:
+    """One spoken example by mini-librispeech dev for each query that has one of MIN_EXAMPLE or longer."""
+    candidates: dict[str, list[Clip]] = defaultdict(list)
+    for row in _dev(root):
+        for start, end, word in row["words"]:
+            if end - start >= MIN_EXAMPLE:
+                candidates[word].append(Clip(str(root / row["audio"]), start, end))
+    spoken = []
+    for word in queries:
+        if word in candidates:
+            clip = random.Random(f"{SEED} {word}").choice(candidates[word])
+            samples = _cut(read(Path(clip.path)), clip.start or 0.0, clip.end or 0.0)
+            spoken.append(Query(word, _write(folder / f"{word}.wav", [samples]), clip))
+    return spoken
+
+
+def _dev(root: Path) -> Iterator[dict[str, Any]]:
+    return (row for row in _manifest(root) if row["split"] == "dev")
+
+
+def _manifest(root: Path) -> list[dict[str, Any]]:
+    path = root / "manifest.jsonl"
+    if not path.is_file():
+        raise EarshotError(f"{path} is not there: --speech must name the folder that holds {root.name}/")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{**row, "words": row.get("words") or []} for row in rows]
+
+
+def _by_chapter(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    chapter_rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: str(row["id"])):
+        chapter_rows[row["id"].rsplit("-", 1)[0]].append(row)
+    return chapter_rows
+
+
+def _letters(word: str) -> int:
+    return sum(letter.isalpha() for letter in word)
+
+
+def _cut(samples: Audio, start: Seconds, end: Seconds) -> Audio:
+    return samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+
+
+def _write(path: Path, parts: list[Audio]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.concatenate(parts), SAMPLE_RATE, subtype="PCM_16")
+    return path

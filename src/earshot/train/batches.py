@@ -1,0 +1,245 @@
+"""Batches for the word encoder: chunks of running speech, and the spans inside them that have a known text.
+
+In: corpora with word and phone times. Out: `Batch`, made from (seed, step) alone, so that a run resumes exactly.
+Knows nothing of networks or losses.
+
+A span is a word, a few words in a row, or any run of phones: a run of phones that is no word teaches queries outside
+every dictionary, and, overlapping the words, is what a detector must tell apart from them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from earshot.encoders.frames import SILENCE, SUBSAMPLING, centres, frame_range
+from earshot.features import HOP, SAMPLE_RATE, Floats, log_mel, normalise
+from earshot.pronounce import PHONES, pronounce_word
+from earshot.train import augment
+from earshot.train.augment import Augmentation
+from earshot.train.corpus import Corpus
+from earshot.types import Seconds
+
+PHONE_ID = {phone: k for k, phone in enumerate(PHONES)}
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """What a batch holds. `weights`: how often each corpus is drawn, by name."""
+
+    chunks: int = 32
+    chunk: Seconds = 5.0
+    jitter: Seconds = 0.03
+    phrase_probability: float = 0.25
+    phone_runs: int = 5
+    """Runs of phones for each chunk."""
+    augmentation: Augmentation = Augmentation()
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """mel (b, t, N_MELS), lengths (b,), targets (b, ceil(t/4)) phone ids or -1; spans: row, start, end, label (s,);
+    texts (u, n) phone ids padded with SILENCE, text_lengths (u,). Label k is row k of texts."""
+
+    mel: Floats
+    lengths: Ints
+    targets: Ints
+    rows: Ints
+    starts: Ints
+    ends: Ints
+    labels: Ints
+    texts: Ints
+    text_lengths: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class _Speech:
+    """One aligned utterance as arrays; phones and words share the clock of the samples."""
+
+    corpus: int
+    index: int
+    speaker: str
+    words: tuple[str, ...]
+    word_times: Floats
+    phones: Ints
+    phone_times: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A chunk of log-mels with what is said in it: phone ids and words, in seconds from its start."""
+
+    mel: Floats
+    words: tuple[str, ...]
+    word_times: Floats
+    phones: Ints
+    phone_times: Floats
+
+
+class Batcher:
+    """Makes batch number `step` of a run: half of the chunks are drawn at random, each other one shares a word."""
+
+    def __init__(self, corpora: Sequence[Corpus], options: BatchOptions, priors: tuple[Floats, Floats], seed: int = 0):
+        self.corpora, self.options, self.priors, self.seed = corpora, options, priors, seed
+        self._speech = [_speech(k, i, c) for k, c in enumerate(corpora) for i in range(len(c.utterances))]
+        self._speech = [s for s in self._speech if len(s.words) and len(s.phones)]
+        names = np.array([corpora[s.corpus].utterances[s.index].corpus for s in self._speech])
+        seconds = np.array([s.word_times[-1, 1] - s.word_times[0, 0] for s in self._speech])
+        self._chance = np.zeros(len(names))
+        for name in np.unique(names):
+            of = names == name
+            self._chance[of] = options.weights.get(str(name), 1.0) * seconds[of] / seconds[of].sum()
+        self._chance /= self._chance.sum()
+        self._said: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for i, speech in enumerate(self._speech):
+            for k, word in enumerate(speech.words):
+                if len(word) >= 3:
+                    self._said[word].append((i, k))
+
+    def __len__(self) -> int:
+        return len(self._speech)
+
+    def batch(self, step: int, rank: int = 0) -> Batch:
+        """The batch of this step; the same for the same seed, step and rank."""
+        rng = np.random.default_rng((self.seed, step, rank))
+        chunks = []
+        while len(chunks) < self.options.chunks:
+            i = int(rng.choice(len(self._speech), p=self._chance))
+            k = int(rng.integers(len(self._speech[i].words)))
+            chunks.append(self._chunk(i, k, rng))
+            partner = self._partner(i, k, rng)
+            if partner is not None and len(chunks) < self.options.chunks:
+                chunks.append(self._chunk(*partner, rng))
+        return collate(chunks, rng, self.options)
+
+    def _partner(self, i: int, k: int, rng: Generator) -> tuple[int, int] | None:
+        """Another place where the word is said, by another speaker where there is one."""
+        places = self._said.get(self._speech[i].words[k], [])
+        others = [p for p in places if self._speech[p[0]].speaker != self._speech[i].speaker]
+        others = others or [p for p in places if p[0] != i]
+        if not others:
+            return None
+        chances = np.array([self._chance[p[0]] for p in others])
+        return others[int(rng.choice(len(others), p=chances / chances.sum()))]
+
+    def _chunk(self, i: int, k: int, rng: Generator) -> _Chunk:
+        """About `options.chunk` seconds around word k of utterance i, augmented."""
+        speech, options = self._speech[i], self.options.augmentation
+        corpus = self.corpora[speech.corpus]
+        utterance = corpus.utterances[speech.index]
+        factor = rng.uniform(*options.speed) if rng.random() < options.speed_probability else 1.0
+        length = self.options.chunk * factor * rng.choice([1.0, 1.0, 0.6, 0.3])
+        middle = speech.word_times[k].mean()
+        begin = float(np.clip(middle - length * rng.random(), 0, max(0, utterance.seconds - length)))
+        end = min(begin + length, utterance.seconds)
+        samples = corpus.read(utterance)[int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+        if factor != 1.0:
+            samples = augment.change_speed(samples, factor)
+        other = self._speech[int(rng.integers(len(self._speech)))]
+        babble = self.corpora[other.corpus].read(self.corpora[other.corpus].utterances[other.index])
+        mel = log_mel(augment.degrade(samples, babble, rng, options))
+        if rng.random() < options.warp_probability:
+            mel = augment.warp_mels(mel, rng.uniform(*options.warp))
+        mel = normalise(mel, *self.priors)
+        if rng.random() < options.mask_probability:
+            mel = augment.mask_mels(mel, rng, options)
+        word_times, phone_times = (speech.word_times - begin) / factor, (speech.phone_times - begin) / factor
+        whole = (word_times[:, 0] >= 0) & (word_times[:, 1] <= (end - begin) / factor)
+        words = tuple(w for w, inside in zip(speech.words, whole, strict=True) if inside)
+        return _Chunk(mel, words, word_times[whole], speech.phones, phone_times)
+
+
+def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> Batch:
+    """Pad chunks to one length and choose the spans."""
+    lengths = np.array([len(c.mel) for c in chunks])
+    mel = np.zeros((len(chunks), lengths.max(), chunks[0].mel.shape[1]), np.float32)
+    targets = np.full((len(chunks), -(-int(lengths.max()) // SUBSAMPLING)), -1)
+    spans: list[tuple[int, int, int, tuple[int, ...]]] = []
+    for row, chunk in enumerate(chunks):
+        mel[row, : len(chunk.mel)] = chunk.mel
+        n = -(-len(chunk.mel) // SUBSAMPLING)
+        targets[row, :n] = frame_phones(chunk.phones, chunk.phone_times, n)
+        for start, end, phones in _spans(chunk, rng, options):
+            first, last = frame_range(start, end, n)
+            spans.append((row, first, last, phones))
+    names = sorted({s[3] for s in spans})
+    number = {name: k for k, name in enumerate(names)}
+    texts = np.full((len(names), max(map(len, names))), SILENCE)
+    for k, name in enumerate(names):
+        texts[k, : len(name)] = name
+    rows, starts, ends = (np.array([s[k] for s in spans]) for k in range(3))
+    labels = np.array([number[s[3]] for s in spans])
+    return Batch(mel, lengths, targets, rows, starts, ends, labels, texts, np.array([len(n) for n in names]))
+
+
+def frame_phones(phones: Ints, times: Floats, n_frames: int) -> Ints:
+    """Phone id at the centre of each encoder frame (n_frames,); SILENCE where no phone is."""
+    middles = centres(n_frames)
+    k = np.searchsorted(times[:, 0], middles, side="right") - 1
+    inside = (k >= 0) & (middles < times[np.maximum(k, 0), 1])
+    return np.where(inside, phones[np.maximum(k, 0)], SILENCE)
+
+
+def _spans(chunk: _Chunk, rng: Generator, options: BatchOptions) -> list[tuple[float, float, tuple[int, ...]]]:
+    """(start, end, phone ids) of words, phrases and runs of phones, boundaries jittered."""
+    found = []
+    for k, word in enumerate(chunk.words):
+        n = 1
+        if rng.random() < options.phrase_probability:
+            n = int(rng.integers(2, 4))
+        stretch = chunk.words[k : k + n]
+        phones = tuple(p for w in stretch for p in pronunciation(w))
+        found.append((chunk.word_times[k, 0], chunk.word_times[k + len(stretch) - 1, 1], phones))
+        if n > 1:
+            found.append((chunk.word_times[k, 0], chunk.word_times[k, 1], pronunciation(word)))
+    length = len(chunk.mel) * HOP / SAMPLE_RATE
+    inside = np.flatnonzero((chunk.phone_times[:, 0] >= 0) & (chunk.phone_times[:, 1] <= length))
+    for _ in range(options.phone_runs if len(inside) > 4 else 0):
+        n = int(rng.integers(3, 13))
+        first = inside[int(rng.integers(max(1, len(inside) - n)))]
+        last = min(first + n - 1, inside[-1])
+        gaps = chunk.phone_times[first + 1 : last + 1, 0] - chunk.phone_times[first:last, 1]
+        if len(gaps) and gaps.max() < 0.1:
+            ids = tuple(int(p) for p in chunk.phones[first : last + 1])
+            found.append((chunk.phone_times[first, 0], chunk.phone_times[last, 1], ids))
+    jitter = rng.uniform(-options.jitter, options.jitter, (len(found), 2))
+    return [(s + a, e + b, ids) for (s, e, ids), (a, b) in zip(found, jitter, strict=True)]
+
+
+_CACHE: dict[str, tuple[int, ...]] = {}
+
+
+def pronunciation(word: str) -> tuple[int, ...]:
+    """Phone ids of the word's first pronunciation: what makes two words the same label."""
+    if word not in _CACHE:
+        _CACHE[word] = tuple(PHONE_ID[p] for p in pronounce_word(word)[0])
+    return _CACHE[word]
+
+
+def _speech(k: int, i: int, corpus: Corpus) -> _Speech:
+    u = corpus.utterances[i]
+    return _Speech(
+        k,
+        i,
+        u.speaker,
+        tuple(w.label for w in u.words),
+        np.array([(w.start, w.end) for w in u.words], np.float32).reshape(-1, 2),
+        np.array([PHONE_ID[p.label] for p in u.phones], np.int64),
+        np.array([(p.start, p.end) for p in u.phones], np.float32).reshape(-1, 2),
+    )
+
+
+def without_augmentation(options: BatchOptions) -> BatchOptions:
+    """The same batches as they are recorded: for development figures."""
+    plain = Augmentation(
+        speed_probability=0, room_probability=0, filter_probability=0, band_limit_probability=0,
+        noise_probability=0, warp_probability=0, mask_probability=0,
+    )  # fmt: skip
+    return replace(options, augmentation=plain, jitter=0.0)

@@ -1,0 +1,177 @@
+"""The training loop: batches -> losses -> weights, on CPU, one GPU or several processes (torchrun).
+
+In: a `Batcher` and options. Out: checkpoints that resume exactly, and a log of losses as JSON lines.
+Knows nothing of how batches are made or what the figures on real searches are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from earshot.train.batches import Batch, Batcher
+from earshot.train.losses import clap, dwd, phone_cross_entropy
+from earshot.train.model import WordConfig, WordModel
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """How long and how hard to train, and the weights of the three losses."""
+
+    steps: int = 4000
+    learning_rate: float = 2e-3
+    warm_up: float = 0.1
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    clap: float = 1.0
+    dwd: float = 0.5
+    phone: float = 1.0
+    save_every: int = 100
+    workers: int = 1
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and what to do."""
+
+
+def train(batcher: Batcher, config: WordConfig, options: TrainOptions, folder: Path) -> WordModel:
+    """Train until `options.steps`, going on from `folder/last.pt` where there is one."""
+    rank, world = _join()
+    device = torch.device("cuda", rank % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
+    torch.manual_seed(batcher.seed)
+    model = WordModel(config).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    step = _resume(folder / "last.pt", model, optimizer, device)
+    if world > 1:
+        for parameter in model.parameters():
+            dist.broadcast(parameter.data, 0)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.train()
+    since, running = time.monotonic(), dict.fromkeys(("clap", "dwd", "phone", "words"), 0.0)
+    for batch in _loader(batcher, step, options, rank):
+        step += 1
+        torch.manual_seed((batcher.seed * 1_000_003 + step) * 64 + rank)
+        for group in optimizer.param_groups:
+            group["lr"] = options.learning_rate * one_cycle(step / options.steps, options.warm_up)
+        parts = losses(model, {k: torch.as_tensor(v).to(device) for k, v in batch.items()})
+        loss = options.clap * parts["clap"] + options.dwd * parts["dwd"] + options.phone * parts["phone"]
+        if not math.isfinite(float(loss)):
+            raise TrainingError(f"the loss of batch {step} is not finite; {folder / 'last.pt'} is the last good state")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        _average_gradients(model, world)
+        nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        optimizer.step()
+        running = {k: running[k] + (float(parts[k]) if k in parts else len(batch["labels"])) for k in running}
+        if rank == 0 and (step % 20 == 0 or step == options.steps):
+            _log(folder, step, running, time.monotonic() - since, world)
+            since, running = time.monotonic(), dict.fromkeys(running, 0.0)
+        if rank == 0 and (step % options.save_every == 0 or step == options.steps):
+            save(folder / "last.pt", model, optimizer, step)
+    return model.eval()
+
+
+def losses(model: WordModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The three losses of one batch."""
+    frames = model.audio(batch["mel"], batch["lengths"])
+    spans = model.audio.pool(frames, batch["rows"], batch["starts"], batch["ends"])
+    texts = model.text(batch["texts"], batch["text_lengths"])
+    return {
+        "clap": clap(spans, texts, batch["labels"], model.clap_scale.exp().clamp(max=100)),
+        "dwd": dwd(spans, batch["labels"], model.dwd_scale.exp().clamp(max=100)),
+        "phone": phone_cross_entropy(model.audio.phone(frames), batch["targets"]),
+    }
+
+
+def one_cycle(progress: float, warm_up: float) -> float:
+    """Share of the peak learning rate: linear up during `warm_up`, then a cosine down to 1 %."""
+    if progress < warm_up:
+        return max(progress / warm_up, 0.01)
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up)))) / 2
+
+
+def save(path: Path, model: WordModel, optimizer: torch.optim.Optimizer | None, step: int) -> None:
+    """Write a checkpoint so that a kill leaves either the old one or the new one."""
+    state: dict[str, Any] = {"config": asdict(model.config), "model": model.state_dict(), "step": step}
+    if optimizer is not None:
+        state["optimizer"] = optimizer.state_dict()
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> WordModel:
+    """The model of a checkpoint, in evaluation mode."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model = WordModel(WordConfig(**state["config"]))
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+class _Batches(Dataset[dict[str, Any]]):
+    def __init__(self, batcher: Batcher, rank: int) -> None:
+        self.batcher, self.rank = batcher, rank
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        torch.set_num_threads(1)
+        batch: Batch = self.batcher.batch(step, self.rank)
+        return {name: getattr(batch, name) for name in Batch.__slots__}
+
+
+def _loader(batcher: Batcher, step: int, options: TrainOptions, rank: int) -> Iterator[dict[str, Any]]:
+    steps = range(step, options.steps)
+    loader: DataLoader[dict[str, Any]] = DataLoader(
+        _Batches(batcher, rank), batch_size=None, sampler=steps, num_workers=options.workers
+    )
+    return iter(loader)
+
+
+def _resume(path: Path, model: WordModel, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=device, weights_only=True)
+    if state["config"] != asdict(model.config):
+        raise TrainingError(f"{path} holds another architecture ({state['config']}); train into another folder")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def _join() -> tuple[int, int]:
+    """(rank, number of processes); torchrun sets the environment."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _average_gradients(model: nn.Module, world: int) -> None:
+    if world == 1:
+        return
+    flat = torch.cat([p.grad.flatten() if p.grad is not None else p.new_zeros(p.numel()) for p in model.parameters()])
+    dist.all_reduce(flat)
+    flat /= world
+    offset = 0
+    for p in model.parameters():
+        p.grad = flat[offset : offset + p.numel()].view_as(p)
+        offset += p.numel()
+
+
+def _log(folder: Path, step: int, running: dict[str, float], seconds: float, world: int) -> None:
+    line = {"step": step, "seconds": round(seconds, 1), "spans_per_second": round(running["words"] * world / seconds)}
+    line |= {k: round(running[k] / 20, 4) for k in ("clap", "dwd", "phone")}
+    with open(folder / "log.jsonl", "a") as log:
+        log.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)

@@ -1,0 +1,86 @@
+"""Train the word encoder from one TOML file of options and the corpora it names.
+
+In: a recipe such as recipes/word.toml and a folder of prepared corpora. Out: a folder with checkpoints and a log.
+
+    python -m earshot.train.word recipes/word.toml --corpora data/corpora --out runs/word
+    torchrun --nproc-per-node 2 -m earshot.train.word recipes/word.toml --corpora data/corpora --out runs/word
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from earshot.features import Floats, log_mel
+from earshot.train.augment import Augmentation
+from earshot.train.batches import Batcher, BatchOptions
+from earshot.train.corpus import Corpus, read_corpus
+from earshot.train.loop import TrainOptions, train
+from earshot.train.model import WordConfig
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--corpora", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--steps", type=int)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    recipe = tomllib.loads(arguments.recipe.read_text())
+    options = TrainOptions(**recipe.get("train", {}))
+    if arguments.steps:
+        options = replace(options, steps=arguments.steps)
+    batcher = make_batcher(recipe, arguments.corpora)
+    train(batcher, WordConfig(**recipe.get("model", {})), options, arguments.out)
+
+
+def make_batcher(recipe: dict[str, Any], corpora: Path) -> Batcher:
+    """The batcher of a recipe, over the training speakers of the corpora it gives a weight."""
+    batch = dict(recipe.get("batch", {}))
+    batch["augmentation"] = Augmentation(**_tuples(batch.pop("augmentation", {})))
+    weights = recipe["corpora"]
+    held_out = {str(speaker) for speaker in recipe.get("held_out", [])}
+    read = [training_part(read_corpus(corpora / name), held_out) for name in weights]
+    return Batcher(read, BatchOptions(weights=weights, **batch), priors(corpora, read), recipe.get("seed", 0))
+
+
+def training_part(corpus: Corpus, held_out: set[str]) -> Corpus:
+    """Only the utterances of split "train" by speakers that are not held out."""
+    kept = (u for u in corpus.utterances if u.split == "train" and f"{u.corpus}/{u.speaker}" not in held_out)
+    return replace(corpus, utterances=tuple(kept))
+
+
+def priors(folder: Path, corpora: list[Corpus]) -> tuple[Floats, Floats]:
+    """Mean and standard deviation (N_MELS,) of log-mels over 2,000 utterances at -26 dB; kept in `folder`."""
+    path = folder / "priors.npz"
+    if not path.exists():
+        rng = np.random.default_rng(0)
+        rows = [(c, u) for c in corpora for u in c.utterances if u.words]
+        chosen = rng.choice(len(rows), min(2000, len(rows)), replace=False)
+        mels = [_level_mels(rows[int(k)][0].read(rows[int(k)][1])) for k in chosen]
+        frames = np.concatenate(mels)
+        centred = np.concatenate([m - m.mean(axis=0) for m in mels])
+        np.savez(path, mean=frames.mean(axis=0), std=centred.std(axis=0))
+    stored = np.load(path)
+    return stored["mean"].astype(np.float32), stored["std"].astype(np.float32)
+
+
+def _level_mels(samples: Floats) -> Floats:
+    return log_mel(samples * np.float32(0.05 / (np.sqrt(np.mean(samples**2)) + 1e-5)))
+
+
+def _tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The nouns of Earshot: what a recording, a span, a clip, a hit and a passage are.
+
+In and out: plain frozen values that cross every module border. Knows nothing of audio, models or storage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Seconds = float
+
+
+class EarshotError(Exception):
+    """Anything a user can mend. The message is one line: what, what is wrong, what to do."""
+
+
+class AudioError(EarshotError):
+    """A recording that cannot be read as audio."""
+
+
+class QueryError(EarshotError):
+    """A query that cannot be searched for: empty, unpronounceable, too short or too long."""
+
+
+class LibraryError(EarshotError):
+    """A library that cannot be opened, read or written."""
+
+
+class EncoderError(EarshotError):
+    """A model file that is missing, damaged or of another kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time inside a recording, in seconds from its start."""
+
+    start: Seconds
+    end: Seconds
+
+    @property
+    def duration(self) -> Seconds:
+        return self.end - self.start
+
+    @property
+    def middle(self) -> Seconds:
+        return (self.start + self.end) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A spoken example: a whole audio file, or the stretch of it between `start` and `end`."""
+
+    path: str
+    start: Seconds | None = None
+    end: Seconds | None = None
+
+    def __str__(self) -> str:
+        if self.start is None and self.end is None:
+            return self.path
+        return f"{self.path}@{self.start or 0:g}-{'' if self.end is None else f'{self.end:g}'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording in a library. `seconds` is its length, `speech_seconds` how much of it is speech."""
+
+    id: int
+    path: str
+    seconds: Seconds
+    speech_seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One place where a query is said.
+
+    `score` is the cosine between query and span in the word encoder's space; `probability` the calibrated
+    chance that the query is said there.
+    """
+
+    recording: Recording
+    start: Seconds
+    end: Seconds
+    score: float
+    probability: float
+    query: str
