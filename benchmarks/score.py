@@ -27,11 +27,11 @@ COLUMNS = (
 )
 LEGEND = """\
 MTWV, OTWV: term-weighted value (beta 999.9) at the one best threshold for all words, and at each word's own. MAP: mean
-average precision over words. P@10: precision of the ten best; its ceiling is {ceiling:.3f}, as most words occur less than
-ten times. EER span: over one-second trials; EER utterance: over word x utterance trials; both pooled under one
+average precision over words. P@10: precision of the ten best; its ceiling is {ceiling:.3f}, as most words occur less
+than ten times. EER span: over one-second trials; EER utterance: over word x utterance trials; both pooled under one
 threshold. R@n: share of references found at n false alarms per keyword-hour, one threshold. start, end: mean distance
-from the truth of what is found at the MTWV threshold. A hit is correct when its midpoint lies within 0.5 s of the word; a
-word inside a longer one does not count. Missing words: those the contender cannot search for; they count as missed.
+from the truth of what is found at the MTWV threshold. A hit is correct when its midpoint lies within 0.5 s of the word;
+a word inside a longer one does not count. Missing words: those the contender cannot search for; they count as missed.
 Speeds are processor time of one run on a machine that others used too: compare ratios.
 """
 

@@ -31,7 +31,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One contender on one kind of query. `_seconds` is wall time, `_cpu` processor time, which a busy machine bends less.
+    """One contender on one kind of query. `_seconds` is wall time, `_cpu` processor time.
 
     `prepare_stored`: the work was done in an earlier run and only loaded; both times are that run's processor time.
     """

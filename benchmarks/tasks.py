@@ -76,6 +76,7 @@ class Words:
 
 def read(path: Path) -> Audio:
     """The samples of a mono file at 16 kHz."""
+    samples: Audio
     samples, rate = soundfile.read(path, dtype="float32")
     if samples.ndim != 1 or rate != SAMPLE_RATE:
         raise EarshotError(f"{path}: {rate} Hz, {samples.ndim} dimensions; the benchmark reads 16 kHz mono")

@@ -30,7 +30,8 @@ def _sampled(frames: NDArray[np.float32]) -> NDArray[np.float32]:
     at = np.linspace(0, len(frames) - 1, FRAMES)
     low = np.floor(at).astype(int)
     high = np.minimum(low + 1, len(frames) - 1)
-    return (frames[low] + (at - low)[:, None] * (frames[high] - frames[low])).ravel()
+    between: NDArray[np.float32] = frames[low] + (at - low)[:, None] * (frames[high] - frames[low])
+    return between.ravel()
 
 
 def build(setup: Setup) -> DownsampledMfcc:

@@ -11,6 +11,7 @@ by those of the whole utterance around the example, which a clip does not have, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ N_MELS = 26
 N_CEPSTRA = 13
 
 Frames = NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 
 
 def mfcc(samples: Audio) -> Frames:
@@ -74,7 +76,7 @@ def warp(query: Frames, frames: Frames) -> tuple[Frames, NDArray[np.int64]]:
     Steps (query, recording): (1, 1), (1, 2), (2, 1), the slope limits of Sakoe and Chiba (1978): a match takes half to
     twice the query's length. Each query frame weighs the same, so costs of one query compare without a path length.
     """
-    distance = 1 - _unit(query) @ _unit(frames).T
+    distance: Frames = 1 - _unit(query) @ _unit(frames).T
     n = distance.shape[1]
     begins = np.arange(n)
     cost, before = distance[0], np.full(n, np.inf, dtype=np.float32)
@@ -91,14 +93,15 @@ def warp(query: Frames, frames: Frames) -> tuple[Frames, NDArray[np.int64]]:
     return cost / len(query), begin
 
 
-def _shift(row: NDArray[np.generic], by: int, fill: float) -> NDArray[np.generic]:
+def _shift(row: NDArray[Number], by: int, fill: float) -> NDArray[Number]:
     shifted = np.empty_like(row)
     shifted[:by], shifted[by:] = fill, row[:-by]
     return shifted
 
 
 def _unit(frames: Frames) -> Frames:
-    return frames / (np.linalg.norm(frames, axis=1, keepdims=True) + 1e-8)
+    unit: Frames = frames / (np.linalg.norm(frames, axis=1, keepdims=True) + 1e-8)
+    return unit
 
 
 class DtwMfcc:

@@ -1,0 +1,40 @@
+"""Find what was said in recordings, by typing it or by an example, without transcribing them.
+
+`earshot.open("talks.earshot")` is a library: `.index(paths)` puts recordings in, `.find("word")` or
+`.find(earshot.Clip("clip.wav"))` finds them. Importing this loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from earshot.types import AudioError, Clip, EarshotError, EncoderError, Hit, LibraryError, QueryError, Recording
+
+if TYPE_CHECKING:
+    from earshot import encoders
+    from earshot.api import Library, open
+
+__all__ = [
+    "AudioError",
+    "Clip",
+    "EarshotError",
+    "EncoderError",
+    "Hit",
+    "Library",
+    "LibraryError",
+    "QueryError",
+    "Recording",
+    "encoders",
+    "open",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Library", "open"):
+        return getattr(importlib.import_module("earshot.api"), name)
+    if name == "encoders":
+        return importlib.import_module("earshot.encoders")
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("earshot")
+    raise AttributeError(f"module 'earshot' has no attribute {name!r}")

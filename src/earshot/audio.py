@@ -41,13 +41,14 @@ SUFFIXES = frozenset({
 """Endings of the files that are taken from a folder. A file named by itself may end in anything."""
 # fmt: on
 
+_NO_SAMPLES = "not audio, or without any samples; record or export it again"
 _CHUNK = 1 << 16  # samples that are checked and resampled at a time
 _LEAD: Seconds = 1.0  # decoded before a clip: by then the decoder (80 ms for Opus) and the resampler have settled
 _SLACK: Seconds = 0.1  # a clip may end this much after its recording: printed times are rounded
 _SHORTFALL: Seconds = 1.0  # a recording that ends this much before the end that its header states is cut off
 
-_PAUSING = frozenset({"mov", "matroska"})  # formats with exact clocks, which can jump where a recorder paused
-_GAPLESS = frozenset({"wav", "flac", "ogg"})  # formats with exact clocks, where a jump means that something is lost
+_PAUSING = frozenset({"mov", "matroska"})  # formats with exact clocks, where a jump may be a pause (or a loss)
+_GAPLESS = frozenset({"wav", "flac", "ogg"})  # formats with exact clocks, where a jump is a loss
 _COUNTED = frozenset({"mp3", "aac"})  # formats whose clock is exact when counted from the start, but not after a seek
 _PAUSE: Seconds = 0.1  # a clock is taken to jump from here up
 _LONGEST_PAUSE: Seconds = 3600.0  # and to be wrong from here up
@@ -78,15 +79,18 @@ def stream(path: str | os.PathLike[str], *, block: Seconds = 60.0) -> Iterator[N
     """
     size = max(1, round(block * SAMPLE_RATE))
     waiting: list[NDArray[np.float32]] = []
-    held = 0
+    held = reached = 0
     with closing(_resampled(os.fspath(path), 0.0)) as pieces:
-        for _, samples in pieces:
+        for position, samples in pieces:
+            reached = position + len(samples)
             while held + len(samples) >= size:
                 cut = size - held
                 yield np.concatenate([*waiting, samples[:cut]])
                 waiting, held, samples = [], 0, samples[cut:]
             waiting.append(samples)
             held += len(samples)
+    if reached == 0:
+        raise _error(os.fspath(path), _NO_SAMPLES)
     if held:
         yield np.concatenate(waiting)
 
@@ -218,15 +222,16 @@ def _decoded(path: str, start: Seconds) -> Iterator[_Piece]:
             yield from _decoded(path, 0.0)
             return
         frames, rate, zero, reached = entry
+        counted = _format(container) in _COUNTED
         gathered: list[AudioFrame] = []
         begin = reached
         for frame in frames:
             if frame.sample_rate != rate:
                 raise _error(path, f"its sample rate changes at {reached / rate:.2f} s; convert it to wav")
             pause = 0 if zero is None or frame.time is None else round((frame.time - zero) * rate) - reached
-            if not _PAUSE * rate <= pause <= _LONGEST_PAUSE * rate:
+            if counted or not _PAUSE * rate <= pause <= _LONGEST_PAUSE * rate:
                 pause = 0
-            elif _format(container) not in _PAUSING:
+            elif reached and _format(container) in _GAPLESS:
                 raise _error(path, f"damaged at {reached / rate:.2f} s; copy or export it again")
             if gathered and (pause or reached - begin >= _CHUNK or _coding(frame) != _coding(gathered[0])):
                 yield rate, begin, _mixed(gathered)
@@ -241,7 +246,8 @@ def _decoded(path: str, start: Seconds) -> Iterator[_Piece]:
             reached += frame.samples
         if gathered:
             yield rate, begin, _mixed(gathered)
-        if reached / rate < (_stated_end(container, track) or 0.0) - _SHORTFALL or _lacks_its_tail(path):
+        stated = None if counted else _stated_end(container, track)
+        if reached / rate < (stated or 0.0) - _SHORTFALL or _lacks_its_tail(path):
             raise _error(path, f"cut off after {reached / rate:.2f} s; copy it again, or re-export what plays")
 
 
@@ -255,10 +261,10 @@ def _enter(
     """
     import av
 
-    frames: Iterator[AudioFrame] = container.decode(track)
+    frames = _frames(container, track)
     first = next(frames, None)
     if first is None:
-        raise _error(path, "holds no audio samples; record or export it again")
+        raise _error(path, _NO_SAMPLES)
     rate, zero = first.sample_rate, None
     if rate < MIN_SAMPLE_RATE:
         raise _error(path, f"its sample rate is {rate} Hz; speech needs {MIN_SAMPLE_RATE} Hz or more")
@@ -269,18 +275,25 @@ def _enter(
         return itertools.chain([first], frames), rate, zero, 0
     before = int((zero + start - 2 * _LEAD) / track.time_base)
     try:
-        if _format(container) in _COUNTED:
-            packets = container.demux(track)
-            frames = (f for packet in packets if packet.pts is None or packet.pts >= before for f in packet.decode())
-        else:
+        if _format(container) not in _COUNTED:
             container.seek(before, stream=track)
-            frames = container.decode(track)
+        frames = _frames(container, track, before)
         first = next(frames, None)
     except av.FFmpegError:
         return None
     if first is None or first.time is None or not 0 <= first.time - zero <= start - _LEAD:
         return None
     return itertools.chain([first], frames), rate, zero, round((first.time - zero) * rate)
+
+
+def _frames(container: InputContainer, track: AudioStream, before: int = -(2**63)) -> Iterator[AudioFrame]:
+    """Decode from where the container stands, in a counted format from the clock's `before` on."""
+    counted = _format(container) in _COUNTED
+    for packet in container.demux(track):
+        early = packet.pts is not None and packet.pts < before
+        if counted and (early or bytes(packet)[:3] == b"ID3"):  # a tag inside an mp3 that was joined from several
+            continue
+        yield from packet.decode()
 
 
 def _coding(frame: AudioFrame) -> tuple[str, int]:
@@ -375,26 +388,33 @@ def _stated_end(container: InputContainer, track: AudioStream) -> Seconds | None
     if track.duration is None or track.time_base is None:
         return None
     begin = float((track.start_time or 0) * track.time_base)
-    if name == "mp3":  # one tag states both the length and the encoder's delay, which FFmpeg shows as a later start
+    if name == "mp3":  # one tag states both the length and the encoder's delay, which is shown as a later start
         return float(track.duration * track.time_base) if begin else None
     exact = name in _PAUSING | _GAPLESS
     return begin - (container.start_time or 0) / 1e6 + float(track.duration * track.time_base) if exact else None
 
 
 def _lacks_its_tail(path: str) -> bool:
-    """Tell whether a wav is shorter than its header says, or an Ogg file ends inside a page."""
+    """Tell whether a wav, aiff or mp3 is shorter than its header says, or an Ogg file ends inside a page."""
+    _check(path)  # it may have vanished meanwhile
     with open(path, "rb") as file:
-        head = file.read(12)
+        head = file.read(10)
         size = file.seek(0, os.SEEK_END)
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            stated = int.from_bytes(head[4:8], "little")
+        if head[:4] in (b"RIFF", b"FORM"):
+            stated = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big")
             return size + 64 < stated < _PLACEHOLDER
-        if head[:4] != b"OggS":
-            return False
-        file.seek(max(0, size - 65_307))  # the largest page
-        tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+        if head[:4] == b"OggS":
+            file.seek(max(0, size - 65_307))  # the largest page
+            tail = file.read()
+            page = tail[tail.rfind(b"OggS") :]
+            return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+        begin = 0
+        if head[:3] == b"ID3":
+            begin = 10 + sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+        file.seek(begin)
+        frame = file.read(256)
+    tag = re.search(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f].{4}(.{4})", frame, re.DOTALL)
+    return frame[:1] == b"\xff" and tag is not None and size - begin + 4096 < int.from_bytes(tag[1], "big")
 
 
 def _error(path: str, complaint: str) -> AudioError:

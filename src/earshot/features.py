@@ -64,7 +64,8 @@ def normalise(mel: Floats, prior_mean: Floats, prior_std: Floats) -> Floats:
     own = mel.mean(axis=0)
     prior = prior_mean + (own.mean() - prior_mean.mean())
     mean = (len(mel) * own + PRIOR_FRAMES * prior) / (len(mel) + PRIOR_FRAMES)
-    return ((mel - mean) / prior_std).astype(np.float32)
+    normalised: Floats = ((mel - mean) / prior_std).astype(np.float32)
+    return normalised
 
 
 @cache

@@ -301,7 +301,7 @@ def mean_average_precision(matching: Matching) -> float:
 
 
 def precision_at(matching: Matching, k: int = 10) -> float:
-    """Mean over the keywords of the correct ones among their k best detections, divided by k. See `precision_ceiling`."""
+    """Mean over the keywords of the correct ones among their k best detections, divided by k (`precision_ceiling`)."""
     correct = [matching.correct[matching.keyword == keyword][:k].sum() for keyword in range(len(matching.keywords))]
     return float(np.mean(correct)) / k
 
@@ -358,24 +358,25 @@ def utterance_eer(
     midpoint lies in the utterance; its score is that of the keyword's best detection whose midpoint does. Trials
     without a detection all share the lowest rank. Keywords without a reference are left out.
     """
-    column: dict[str, list[tuple[Seconds, Seconds, int]]] = defaultdict(list)
+    utterances_of: dict[str, list[tuple[Seconds, Seconds, int]]] = defaultdict(list)
     for i, utterance in enumerate(utterances):
-        column[utterance.recording].append((utterance.start, utterance.end, i))
+        utterances_of[utterance.recording].append((utterance.start, utterance.end, i))
 
     def place(item: Reference | Detection) -> int | None:
         middle = Span(item.start, item.end).middle
-        return next((i for start, end, i in column[item.recording] if start <= middle < end), None)
+        return next((i for start, end, i in utterances_of[item.recording] if start <= middle < end), None)
 
     references = list(references)
     row = {keyword: i for i, keyword in enumerate(sorted({reference.query for reference in references}))}
     positive = np.zeros((len(row), len(utterances)), dtype=bool)
     scores = np.full(positive.shape, -np.inf)
     for reference in references:
-        if (i := place(reference)) is not None:
-            positive[row[reference.query], i] = True
+        if (column := place(reference)) is not None:
+            positive[row[reference.query], column] = True
     for detection in detections:
-        if detection.query in row and (i := place(detection)) is not None:
-            scores[row[detection.query], i] = max(scores[row[detection.query], i], detection.score)
+        if detection.query in row and (column := place(detection)) is not None:
+            trial = row[detection.query], column
+            scores[trial] = max(scores[trial], detection.score)
     return eer(scores[positive], scores[~positive])
 
 
@@ -398,7 +399,8 @@ def _unit(embeddings: ArrayLike) -> Floats:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or not (norms > 0).all():
         raise ValueError("an embedding is zero or not finite")
-    return vectors / norms
+    unit: Floats = vectors / norms
+    return unit
 
 
 def _codes(labels: Sequence[object], n: int) -> Integers:

@@ -37,7 +37,8 @@ class Augmentation:
 
 def change_speed(samples: Floats, factor: float) -> Floats:
     """Resample so that speech is `factor` times as fast and as high."""
-    return soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ").astype(np.float32)
+    changed: Floats = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ").astype(np.float32)
+    return changed
 
 
 def degrade(samples: Floats, others: Floats, rng: Generator, options: Augmentation) -> Floats:
@@ -53,12 +54,14 @@ def degrade(samples: Floats, others: Floats, rng: Generator, options: Augmentati
     if rng.random() < options.band_limit_probability:
         samples = _band_limit(samples, rng)
     level = 10 ** (rng.uniform(-36, -16) / 20) / _rms(samples)
-    return np.clip(samples * level, -1, 1).astype(np.float32)
+    levelled: Floats = np.clip(samples * level, -1, 1).astype(np.float32)
+    return levelled
 
 
 def warp_mels(mel: Floats, factor: float) -> Floats:
     """Vocal tract length perturbation: stretch the frequency axis of log-mels (n, N_MELS) by `factor`."""
-    return mel @ _warp_matrix(round(factor, 2))
+    warped: Floats = mel @ _warp_matrix(round(factor, 2))
+    return warped
 
 
 def mask_mels(mel: Floats, rng: Generator, options: Augmentation) -> Floats:
@@ -93,7 +96,8 @@ def _room(rng: Generator) -> Floats:
     tail[: int(rng.uniform(0.001, 0.01) * SAMPLE_RATE)] = 0
     tail *= 10 ** (-rng.uniform(-3, 12) / 20) / np.sqrt(np.sum(tail**2) + 1e-9)
     tail[0] = 1
-    return tail.astype(np.float32)
+    impulse: Floats = tail.astype(np.float32)
+    return impulse
 
 
 def _equalise(samples: Floats, rng: Generator) -> Floats:
@@ -120,7 +124,8 @@ def _noise(n: int, others: Floats, rng: Generator) -> Floats:
     kind = rng.random()
     if kind < 0.4 and len(others) > n:
         voices = [np.roll(others, -int(rng.integers(len(others))))[:n] for _ in range(int(rng.integers(1, 6)))]
-        return np.sum(voices, axis=0, dtype=np.float32)
+        babble: Floats = np.sum(voices, axis=0, dtype=np.float32)
+        return babble
     if kind < 0.55:
         return _chords(n, rng)
     spectrum = np.fft.rfft(rng.standard_normal(n).astype(np.float32))

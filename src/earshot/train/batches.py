@@ -17,7 +17,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from earshot.encoders.frames import SILENCE, SUBSAMPLING, centres, frame_range
+from earshot.encoders.clock import SILENCE, SUBSAMPLING, centres, frame_range
 from earshot.features import HOP, SAMPLE_RATE, Floats, log_mel, normalise
 from earshot.pronounce import PHONES, pronounce_word
 from earshot.train import augment
@@ -27,6 +27,10 @@ from earshot.types import Seconds
 
 PHONE_ID = {phone: k for k, phone in enumerate(PHONES)}
 Ints = NDArray[np.int64]
+CUT: Seconds = 0.02
+"""A word counts as inside a chunk when no more than this is cut off."""
+SHORTEST: Seconds = 0.2
+"""No chunk is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class BatchOptions:
     phrase_probability: float = 0.25
     phone_runs: int = 5
     """Runs of phones for each chunk."""
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
     weights: dict[str, float] = field(default_factory=dict)
 
 
@@ -89,7 +93,7 @@ class Batcher:
     def __init__(self, corpora: Sequence[Corpus], options: BatchOptions, priors: tuple[Floats, Floats], seed: int = 0):
         self.corpora, self.options, self.priors, self.seed = corpora, options, priors, seed
         self._speech = [_speech(k, i, c) for k, c in enumerate(corpora) for i in range(len(c.utterances))]
-        self._speech = [s for s in self._speech if len(s.words) and len(s.phones)]
+        self._speech = [s for s in self._speech if len(s.words) and s.word_times[-1, 1] > 2 * SHORTEST]
         names = np.array([corpora[s.corpus].utterances[s.index].corpus for s in self._speech])
         seconds = np.array([s.word_times[-1, 1] - s.word_times[0, 0] for s in self._speech])
         self._chance = np.zeros(len(names))
@@ -109,7 +113,7 @@ class Batcher:
     def batch(self, step: int, rank: int = 0) -> Batch:
         """The batch of this step; the same for the same seed, step and rank."""
         rng = np.random.default_rng((self.seed, step, rank))
-        chunks = []
+        chunks: list[_Chunk] = []
         while len(chunks) < self.options.chunks:
             i = int(rng.choice(len(self._speech), p=self._chance))
             k = int(rng.integers(len(self._speech[i].words)))
@@ -135,10 +139,7 @@ class Batcher:
         corpus = self.corpora[speech.corpus]
         utterance = corpus.utterances[speech.index]
         factor = rng.uniform(*options.speed) if rng.random() < options.speed_probability else 1.0
-        length = self.options.chunk * factor * rng.choice([1.0, 1.0, 0.6, 0.3])
-        middle = speech.word_times[k].mean()
-        begin = float(np.clip(middle - length * rng.random(), 0, max(0, utterance.seconds - length)))
-        end = min(begin + length, utterance.seconds)
+        begin, end = self._window(speech.word_times[k], utterance.seconds, factor, rng)
         samples = corpus.read(utterance)[int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
         if factor != 1.0:
             samples = augment.change_speed(samples, factor)
@@ -151,9 +152,19 @@ class Batcher:
         if rng.random() < options.mask_probability:
             mel = augment.mask_mels(mel, rng, options)
         word_times, phone_times = (speech.word_times - begin) / factor, (speech.phone_times - begin) / factor
-        whole = (word_times[:, 0] >= 0) & (word_times[:, 1] <= (end - begin) / factor)
+        whole = (word_times[:, 0] >= -CUT) & (word_times[:, 1] <= (end - begin) / factor + CUT)
         words = tuple(w for w, inside in zip(speech.words, whole, strict=True) if inside)
         return _Chunk(mel, words, word_times[whole], speech.phones, phone_times)
+
+    def _window(self, word: Floats, longest: Seconds, factor: float, rng: Generator) -> tuple[Seconds, Seconds]:
+        """Where to cut around a word: now and then the word alone, as a spoken example may be."""
+        share = rng.choice([1.0, 1.0, 0.6, 0.3, 0.0])
+        if share == 0.0:
+            begin = min(max(0.0, word[0] - rng.uniform(-CUT, 0.1)), longest - SHORTEST)
+            return begin, min(longest, max(word[1] + rng.uniform(-CUT, 0.1), begin + SHORTEST))
+        length = self.options.chunk * factor * share
+        begin = float(np.clip(word.mean() - length * rng.random(), 0, max(0, longest - length)))
+        return begin, min(begin + length, longest)
 
 
 def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> Batch:

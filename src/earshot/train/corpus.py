@@ -1,4 +1,4 @@
-"""Corpora for training: a folder of transcribed speech becomes one memory-mapped file of samples with word and phone times.
+"""Corpora for training: transcribed speech becomes one memory-mapped file of samples with word and phone times.
 
 In: folders in the layout of `manifest.jsonl` (id, audio, seconds, speaker, text, split). Out: `samples.i16` and
 `utterances.jsonl` in a folder of their own, appended utterance by utterance so that a killed run goes on where it was.
@@ -55,7 +55,7 @@ class Corpus:
     def read(self, utterance: Utterance) -> NDArray[np.float32]:
         """Samples (length,) of `utterance`, float32 in [-1, 1]."""
         stretch = self.samples[utterance.offset : utterance.offset + utterance.length]
-        return stretch.astype(np.float32) / 32768
+        return np.divide(stretch, 32768, dtype=np.float32)
 
 
 def read_corpus(folder: Path) -> Corpus:
@@ -89,13 +89,11 @@ def words_of(text: str) -> list[str]:
     """Lower-case words of a transcript; empty when it holds digits, whose reading is unknown."""
     if re.search(r"\d", text):
         return []
-    words = re.findall(r"[a-z']+", text.lower().replace("’", "'"))  # noqa: RUF001
+    words = re.findall(r"[a-z']+", text.lower().replace("’", "'"))
     return [w for w in words if re.search("[a-z]", w)]
 
 
-def _align_row(
-    row: dict[str, str], source: Path, offset: int, aligner: Aligner
-) -> tuple[Utterance, NDArray[np.int16]]:
+def _align_row(row: dict[str, str], source: Path, offset: int, aligner: Aligner) -> tuple[Utterance, NDArray[np.int16]]:
     try:
         audio = load(Clip(str(source / row["audio"])))
     except AudioError:

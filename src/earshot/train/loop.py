@@ -48,7 +48,8 @@ class TrainingError(RuntimeError):
 def train(batcher: Batcher, config: WordConfig, options: TrainOptions, folder: Path) -> WordModel:
     """Train until `options.steps`, going on from `folder/last.pt` where there is one."""
     rank, world = _join()
-    device = torch.device("cuda", rank % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
+    gpus = torch.cuda.device_count()
+    device = torch.device("cuda", rank % gpus) if gpus else torch.device("cpu")
     torch.manual_seed(batcher.seed)
     model = WordModel(config).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -69,7 +70,7 @@ def train(batcher: Batcher, config: WordConfig, options: TrainOptions, folder: P
         if not math.isfinite(float(loss)):
             raise TrainingError(f"the loss of batch {step} is not finite; {folder / 'last.pt'} is the last good state")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         _average_gradients(model, world)
         nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
-from earshot.encoders.frames import N_CLASSES
+from earshot.encoders.clock import N_CLASSES
 from earshot.features import N_MELS
+
 
 @dataclass(frozen=True, slots=True)
 class WordConfig:
@@ -66,8 +67,7 @@ class AudioTower(nn.Module):
         self.norm = nn.LayerNorm(config.front)
         self.dropout = nn.Dropout(config.dropout)
         self.lstm = nn.ModuleList(
-            BiLSTM(config.front if k == 0 else 2 * config.hidden, config.hidden)
-            for k in range(config.layers)
+            BiLSTM(config.front if k == 0 else 2 * config.hidden, config.hidden) for k in range(config.layers)
         )
         self.out = nn.Linear(2 * config.hidden, config.frame_dim)
         self.project = nn.Linear(config.frame_dim, config.dim, bias=False)

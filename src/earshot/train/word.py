@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from earshot.features import Floats, log_mel
+from earshot.pronounce import PHONES
 from earshot.train.augment import Augmentation
 from earshot.train.batches import Batcher, BatchOptions
-from earshot.train.corpus import Corpus, read_corpus
+from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.train.loop import TrainOptions, train
 from earshot.train.model import WordConfig
 
@@ -69,9 +70,19 @@ def priors(folder: Path, corpora: list[Corpus]) -> tuple[Floats, Floats]:
         mels = [_level_mels(rows[int(k)][0].read(rows[int(k)][1])) for k in chosen]
         frames = np.concatenate(mels)
         centred = np.concatenate([m - m.mean(axis=0) for m in mels])
-        np.savez(path, mean=frames.mean(axis=0), std=centred.std(axis=0))
+        phone_seconds = _phone_seconds([u for _, u in rows])
+        np.savez(path, mean=frames.mean(axis=0), std=centred.std(axis=0), phone_seconds=phone_seconds)
     stored = np.load(path)
     return stored["mean"].astype(np.float32), stored["std"].astype(np.float32)
+
+
+def _phone_seconds(utterances: list[Utterance]) -> Floats:
+    """Mean duration of each of PHONES."""
+    total, count = np.zeros(len(PHONES)), np.zeros(len(PHONES))
+    for phone in (p for u in utterances for p in u.phones):
+        total[PHONES.index(phone.label)] += phone.end - phone.start
+        count[PHONES.index(phone.label)] += 1
+    return (total / np.maximum(count, 1)).astype(np.float32)
 
 
 def _level_mels(samples: Floats) -> Floats:

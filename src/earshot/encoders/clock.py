@@ -24,7 +24,7 @@ N_CLASSES = len(PHONES) + 1
 
 def centres(n_frames: int) -> NDArray[np.float64]:
     """Seconds of the middle of each frame, (n_frames,)."""
-    return FIRST_CENTRE + np.arange(n_frames) * FRAME_SECONDS
+    return FIRST_CENTRE + np.arange(n_frames, dtype=np.float64) * FRAME_SECONDS
 
 
 def frame_range(start: Seconds, end: Seconds, n_frames: int) -> tuple[int, int]:

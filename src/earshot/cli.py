@@ -1,0 +1,223 @@
+"""The command line: arguments -> one call of the Python interface -> printed.
+
+In: arguments. Out: results on standard output, one line for each thing that is wrong on standard error, and an exit
+code: 0, 1 where something could not be done, 2 for what cannot be asked, 130 when stopped. Knows nothing of the work.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from earshot import output
+from earshot.types import AudioError, Clip, EarshotError, QueryError
+
+if TYPE_CHECKING:
+    from earshot.api import Library
+
+STOPPED = 130
+
+
+def main() -> None:
+    """The program `earshot`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that is not UTF-8 is printed \escaped, as JSON does it
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code. What is wrong is said in one line; a traceback comes with EARSHOT_DEBUG=1."""
+    try:
+        return earshot.main(arguments, prog_name="earshot", standalone_mode=False) or 0
+    except (click.Abort, KeyboardInterrupt):
+        output.complain("stopped")
+        return STOPPED
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        advice = f" See `{context.command_path} --help`." if context else ""
+        output.complain(" ".join(error.format_message().split()) + advice)
+        return error.exit_code
+    except EarshotError as error:
+        output.complain(str(error))
+        return 2 if isinstance(error, QueryError) else 1
+    except Exception as error:
+        if os.environ.get("EARSHOT_DEBUG"):
+            raise
+        told = " ".join(str(error).split())
+        output.complain(f"unexpected {type(error).__name__}: {told}; EARSHOT_DEBUG=1 shows where")
+        return 1
+
+
+def _clip(text: str) -> Clip:
+    from earshot.audio import parse_clip
+
+    try:
+        return parse_clip(text)
+    except AudioError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+_LIBRARY = "Folder of the library.  [default: .earshot, or what EARSHOT_LIBRARY names]"
+
+
+def _library(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("-l", "--library", metavar="FOLDER", callback=_open, help=_LIBRARY)(command)
+
+
+def _open(context: click.Context, _: click.Parameter, folder: str | None) -> Library:
+    from earshot.api import open
+
+    library: Library = context.with_resource(open(folder or context.obj))
+    return library
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.option("-l", "--library", metavar="FOLDER", envvar="EARSHOT_LIBRARY", default=".earshot", help=_LIBRARY)
+@click.version_option(package_name="earshot", message="earshot %(version)s")
+@click.pass_context
+def earshot(context: click.Context, library: str) -> None:
+    """Find what was said in recordings, by typing it or by an example.
+
+    \b
+    earshot index talks/                        once; again when something is new
+    earshot find gradient "climate change"      a word or a phrase each
+    earshot find --like talk.mp3@61.5-62        what sounds like this
+    """
+    context.obj = library
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@earshot.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@_library
+def index(paths: tuple[str, ...], library: Library) -> int:
+    """Bring recordings into the library.
+
+    PATH is an audio or video file, or a folder with all that is below it. What is in already and has not changed is
+    left alone, so the same command goes on where it was stopped. Exit code 1 where a file could not be read.
+    """
+    try:
+        with output.progress_shown() as progress:
+            report = library.index(paths, progress=progress)
+    except KeyboardInterrupt:
+        output.complain("stopped; run the same command again to go on")
+        return STOPPED
+    for folder in report.empty_folders:
+        output.complain(f"{output.printable(folder)}: no audio files in it")
+    click.echo(output.summary(report))
+    return 1 if report.failures else 0
+
+
+@earshot.command()
+@click.argument("queries", metavar="[QUERY]...", nargs=-1)
+@click.option(
+    "--like",
+    "examples",
+    metavar="FILE[@START-END]",
+    type=_clip,
+    multiple=True,
+    help="Find what sounds like this; may be repeated.",
+)
+@click.option("--top", metavar="K", type=click.IntRange(1), default=20, show_default=True, help="Hits for a query.")
+@click.option(
+    "--threshold",
+    metavar="P",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Only hits with at least this probability.",
+)
+@click.option("--in", "within", metavar="GLOB", help="Only recordings whose path ends like this; or a folder.")
+@output.format_options
+@click.option("--out", "folder", metavar="FOLDER", help="With --srt or --audacity: a file there for each recording.")
+@_library
+def find(
+    queries: tuple[str, ...],
+    examples: tuple[Clip, ...],
+    top: int,
+    threshold: float,
+    within: str | None,
+    format: str | None,
+    folder: str | None,
+    library: Library,
+) -> None:
+    """Find where QUERY, a word or a quoted phrase, is said; best first.
+
+    Of several queries and examples the hits come together. Times are START-END as in FILE@START-END: seconds or
+    [h:]mm:ss, with fractions. No hit is no error.
+    """
+    asked: list[str | Clip] = list(dict.fromkeys((*queries, *examples)))
+    if not asked:
+        raise click.UsageError("Name a QUERY or give --like FILE[@START-END].")
+    if folder is not None and format not in ("srt", "audacity"):
+        raise click.UsageError("--out goes with --srt or --audacity.")
+    found = {query: library.find(query, top=top, threshold=threshold, within=_glob(within)) for query in asked}
+    hits = sorted((hit for query in asked for hit in found[query]), key=lambda hit: -hit.probability)
+    if hits and folder is not None and format is not None:
+        click.echo("\n".join(map(output.printable, output.write_each(hits, format, folder))))
+    elif hits:
+        click.echo(output.text_of(hits, format))
+    if missed := ", ".join(f"'{query}'" for query in asked if not found[query]):
+        where = f" in {within}" if within else ""
+        lower = f" with a probability of {threshold:g} or more: lower it, as in --threshold {threshold / 10:g}"
+        output.complain(f"no hit for {missed}{where}{lower if threshold else ''}")
+
+
+def _glob(within: str | None) -> str | None:
+    """The glob over absolute paths that a folder, or a pattern that starts from the current folder, stands for."""
+    if within is None:
+        return None
+    if os.path.isdir(within):
+        return os.path.join(_escaped(os.path.abspath(within)), "*")
+    if within.startswith((f".{os.sep}", f"..{os.sep}")):
+        return os.path.abspath(within)
+    return within
+
+
+def _escaped(path: str) -> str:
+    import glob
+
+    return glob.escape(path)
+
+
+@earshot.command()
+@click.argument("clip", metavar="FILE@START-END", type=_clip)
+@click.argument("out", metavar="OUT.wav")
+def clip(clip: Clip, out: str) -> None:
+    """Cut a clip out of a recording: 16 kHz, mono, wav."""
+    from earshot import audio
+
+    audio.write_wav(out, audio.load(clip))
+
+
+@earshot.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@_library
+def remove(paths: tuple[str, ...], library: Library) -> int:
+    """Take recordings out of the library; their files stay.
+
+    PATH is a recording, or a folder for all that is below it.
+    """
+    unknown = [path for path in paths if not library.remove(path)]
+    for path in unknown:
+        output.complain(f"{output.printable(path)}: not in the library; `earshot status` tells what is")
+    return 1 if unknown else 0
+
+
+@earshot.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@_library
+def status(as_json: bool, library: Library) -> None:
+    """Tell what the library holds.
+
+    Also which of its files have vanished or changed since, and which could not be indexed.
+    """
+    text = output.status_json if as_json else output.status_text
+    click.echo(text(library.status(), str(library.path)))

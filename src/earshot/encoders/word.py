@@ -1,0 +1,216 @@
+"""The word encoder at run time: speech and written words -> unit vectors in one space (ONNX Runtime, no torch).
+
+In: log-mels of stretches of speech, samples of clips, or written words. Out: int8 frames for the library, and vectors.
+Knows nothing of files of speech, of the library or of how it was trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earshot.encoders.clock import SILENCE, frame_count
+from earshot.features import N_MELS, Floats, log_mel, normalise
+from earshot.pronounce import PHONES, pronounce
+from earshot.types import EncoderError, QueryError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Frames = NDArray[np.int8]
+SCALE = 127
+"""A stored frame value v stands for v / SCALE, in (-1, 1)."""
+_BATCH_FRAMES = 12_000
+"""Feature frames, padding included, that are run through the network at a time: two minutes."""
+
+
+@dataclass(frozen=True)
+class WordEncoder:
+    """Acoustic word embeddings (paper A, arXiv 2512.14115) whose audio tower runs once over running speech.
+
+    A stretch of speech becomes one frame of `frame_dim` int8 values every 40 ms. Any span of it has the embedding
+    `normalise(projection @ sum(frames))`, and every frame has scores for the 39 phones and silence; both are linear in
+    what is stored. `digest` names the exact weights: a library remembers it.
+    """
+
+    name: str
+    digest: str
+    folder: Path
+    prior_mean: Floats
+    prior_std: Floats
+    projection: Floats
+    """(dim, frame_dim)"""
+    phone_weights: Floats
+    """(N_CLASSES, frame_dim)"""
+    phone_bias: Floats
+    """(N_CLASSES,)"""
+    phone_seconds: Floats
+    """(len(PHONES),): how long each phone takes on average"""
+    typed_calibration: Floats
+    spoken_calibration: Floats
+    """(features + 1,): weights and bias of the probability of a hit (`search.measure` gives the features)"""
+
+    @property
+    def dim(self) -> int:
+        return int(self.projection.shape[0])
+
+    def calibration(self, spoken: bool) -> Floats:
+        """Weights of the probability of a hit, for typed or spoken queries."""
+        return self.spoken_calibration if spoken else self.typed_calibration
+
+    @property
+    def frame_dim(self) -> int:
+        return int(self.projection.shape[1])
+
+    def frames(self, mels: Sequence[Floats]) -> list[Frames]:
+        """Frames (ceil(n / 4), frame_dim) of each stretch, from raw log-mels (n, N_MELS). Thread-safe."""
+        out: list[Frames] = [np.zeros((0, self.frame_dim), np.int8)] * len(mels)
+        for batch in _batches([len(mel) for mel in mels]):
+            longest = max(len(mels[k]) for k in batch)
+            padded = np.zeros((len(batch), longest, N_MELS), np.float32)
+            for row, k in enumerate(batch):
+                padded[row, : len(mels[k])] = normalise(mels[k], self.prior_mean, self.prior_std)
+            lengths = np.array([len(mels[k]) for k in batch], np.int32)
+            values = self._audio.run(None, {"mel": padded, "lengths": lengths})[0]
+            for row, k in enumerate(batch):
+                out[k] = np.rint(values[row, : frame_count(len(mels[k]))] * SCALE).astype(np.int8)
+        return out
+
+    def pool(self, frames: Frames) -> Floats:
+        """The embedding (dim,) of the span that `frames` (n, frame_dim) are: unit norm."""
+        return _unit(self.projection @ frames.sum(axis=0, dtype=np.int32).astype(np.float32))
+
+    def phone_log_probabilities(self, frames: Frames) -> Floats:
+        """(n, N_CLASSES) log posteriors of the phones and silence."""
+        logits = frames.astype(np.float32) @ (self.phone_weights.T / SCALE) + self.phone_bias
+        logits -= logits.max(axis=1, keepdims=True)
+        log_probabilities: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return log_probabilities
+
+    def embed_speech(self, clips: Sequence[Floats]) -> Floats:
+        """Embeddings (n, dim) of clips, each float32 samples at 16 kHz; silence around the speech is left out."""
+        out = np.zeros((len(clips), self.dim), np.float32)
+        for k, frames in enumerate(self.frames([log_mel(padded(clip)) for clip in clips])):
+            out[k] = self.pool(self.trim(frames))
+        return out
+
+    def trim(self, frames: Frames) -> Frames:
+        """Without the silent frames at both ends; everything where all is silent."""
+        spoken = np.flatnonzero(self.phone_log_probabilities(frames).argmax(axis=1) != SILENCE)
+        return frames[spoken[0] : spoken[-1] + 1] if len(spoken) else frames
+
+    def embed_text(self, texts: Sequence[str]) -> Floats:
+        """Embeddings (n, dim) of words or phrases by their first pronunciation. QueryError where one has none."""
+        return self.embed_phones([pronounce(text, most=1)[0] for text in texts])
+
+    def embed_phones(self, pronunciations: Sequence[Sequence[str]]) -> Floats:
+        """Embeddings (n, dim) of phone sequences (ARPAbet without stress)."""
+        if not pronunciations:
+            return np.zeros((0, self.dim), np.float32)
+        lengths = np.array([len(p) for p in pronunciations], np.int32)
+        ids = np.full((len(lengths), lengths.max()), SILENCE, np.int64)
+        for row, phones in enumerate(pronunciations):
+            ids[row, : len(phones)] = phone_ids(phones)
+        vectors: Floats = self._text.run(None, {"phones": ids, "lengths": lengths})[0]
+        return vectors
+
+    @cached_property
+    def _audio(self) -> InferenceSession:
+        return _session(self.folder / f"{self.name}-audio.onnx")
+
+    @cached_property
+    def _text(self) -> InferenceSession:
+        return _session(self.folder / f"{self.name}-text.onnx")
+
+
+def load_word(folder: Path, name: str = "word") -> WordEncoder:
+    """Read `name`.toml and `name`.npz of `folder`; the networks beside them are opened when first used.
+
+    EncoderError where a file is missing, damaged or not the one that the card names.
+    """
+    card = read_card(folder / f"{name}.toml")
+    for file, digest in card["files"].items():
+        check(folder / file, digest)
+    try:
+        weights = np.load(folder / f"{name}.npz")
+        arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
+        for kind in ("typed", "spoken"):
+            arrays[f"{kind}_calibration"] = np.array(card["calibration"][kind], np.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(f"{folder / f'{name}.npz'}: not the weights of a word encoder ({error})") from error
+    digest = hashlib.sha256("".join(sorted(card["files"].values())).encode()).hexdigest()[:16]
+    return WordEncoder(name, digest, folder, **arrays)
+
+
+_ARRAYS = ("prior_mean", "prior_std", "projection", "phone_weights", "phone_bias", "phone_seconds")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card of a model: what it is, its files with their SHA-256, its licence and figures."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise EncoderError(f"{path}: no readable model card ({error}); install Earshot again") from error
+
+
+def check(path: Path, digest: str) -> None:
+    """EncoderError unless the file's SHA-256 is `digest`."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise EncoderError(f"{path}: cannot read the model file ({error.strerror}); install Earshot again") from error
+    if found != digest:
+        raise EncoderError(f"{path}: not the file that its model card names; install Earshot again")
+
+
+def phone_ids(phones: Sequence[str]) -> list[int]:
+    """Numbers of phones, in the order of `PHONES`. QueryError for a symbol that is none of them."""
+    try:
+        return [_PHONE_ID[phone] for phone in phones]
+    except KeyError as error:
+        raise QueryError(f"{error} is not an ARPAbet phone") from None
+
+
+_PHONE_ID = {phone: k for k, phone in enumerate(PHONES)}
+
+
+def padded(samples: Floats, shortest: int = 1_600) -> Floats:
+    """A clip with zeros after it where it is shorter than a tenth of a second."""
+    return np.pad(samples, (0, max(0, shortest - len(samples)))).astype(np.float32)
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices by falling length, cut into batches of about _BATCH_FRAMES padded frames; empty stretches left out."""
+    batches: list[list[int]] = []
+    for k in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
+        if lengths[k] == 0:
+            continue
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > _BATCH_FRAMES:
+            batches.append([])
+        batches[-1].append(k)
+    return batches
+
+
+def _unit(vector: Floats) -> Floats:
+    return (vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float32)
+
+
+def _session(path: Path) -> InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise EncoderError(f"{path}: ONNX Runtime cannot open the model ({type(error).__name__})") from error

@@ -1,0 +1,285 @@
+"""What the command line prints: hits as a table, JSON lines, CSV, SRT or Audacity labels; progress; a library's status.
+
+In: hits, reports, status. Out: text. Knows nothing of how they came about.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from earshot.types import EarshotError, Hit, Seconds
+
+if TYPE_CHECKING:
+    from earshot.api import Status
+    from earshot.ingest import IndexReport, Progress
+
+FIELDS = ("recording", "start", "end", "score", "probability", "query")
+"""Of a hit, in JSON lines and CSV: path, seconds, seconds, cosine, chance that the query is said there, query."""
+
+
+def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command that prints hits the parameter `format`, a key of FORMATS or None."""
+    for name, told in reversed(_TOLD.items()):
+        command = click.option(f"--{name}", "format", flag_value=name, default=None, help=told)(command)
+    return command
+
+
+_TOLD = {
+    "table": "A table to read; on a terminal this is the default.",
+    "json": "One JSON object a line; elsewhere this is the default.",
+    "csv": "Comma-separated values with a header line.",
+    "srt": "Subtitles, for the hits in one recording.",
+    "audacity": "Audacity labels, for the hits in one recording.",
+}
+
+
+def text_of(hits: Sequence[Hit], format: str | None) -> str:
+    """The hits as text, in the order given, without the last line break; by default what suits standard output.
+
+    Raises click.UsageError for hits in several recordings where the format is for one.
+    """
+    format = format or ("table" if sys.stdout.isatty() else "json")
+    if format in _SUFFIXES:
+        recordings = {hit.recording.path for hit in hits}
+        if len(recordings) > 1:
+            raise click.UsageError(
+                f"--{format} is for one recording and there are hits in {len(recordings)}: choose one with --in, or"
+                " write a file for each with --out FOLDER"
+            )
+    return _FORMATS[format](hits).removesuffix("\n")
+
+
+def write_each(hits: Sequence[Hit], format: str, folder: str) -> list[str]:
+    """Write the hits of each recording to a file of its own, called after it, in `folder`; the paths written.
+
+    Recordings of the same name get numbers. Raises EarshotError where a file cannot be written.
+    """
+    written: list[str] = []
+    for recording in sorted({hit.recording.path for hit in hits}):
+        stem = path = os.path.join(folder, os.path.splitext(os.path.basename(recording))[0])
+        number = 1
+        while path + _SUFFIXES[format] in written:
+            number += 1
+            path = f"{stem}-{number}"
+        path += _SUFFIXES[format]
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with open(path, "w", encoding="utf-8", newline="\n") as file:
+                file.write(_FORMATS[format]([hit for hit in hits if hit.recording.path == recording]))
+        except OSError as error:
+            raise EarshotError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+        written.append(path)
+    return written
+
+
+def path_from_here(path: str) -> str:
+    """An absolute path as it is opened from the current folder: relative where it is below that, else absolute."""
+    here = os.path.join(os.getcwd(), "")
+    return path[len(here) :] if path.startswith(here) else path
+
+
+def printable(path: str) -> str:
+    """A path on one line, for people."""
+    path = path_from_here(path)
+    return path if path.isprintable() else repr(path)
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    click.echo(f"earshot: {message}", err=True)
+
+
+def _table(hits: Sequence[Hit]) -> str:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    several = len({hit.query for hit in hits}) > 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("probability", justify="right")
+    table.add_column("cosine", justify="right")
+    table.add_column("where", overflow="fold")
+    if several:
+        table.add_column("query", overflow="fold")
+    for hit in hits:
+        where = Text(f"{printable(hit.recording.path)}@{_clock(hit.start)}-{_clock(hit.end)}")
+        row: list[str | Text] = [f"{hit.probability:.2f}", f"{hit.score:.2f}", where]
+        table.add_row(*row, *([Text(hit.query)] if several else []))
+    console = Console(file=io.StringIO(), force_terminal=sys.stdout.isatty())
+    if not sys.stdout.isatty():
+        console.width = 10_000  # nothing is wrapped for a program
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return "".join(line.rstrip(" ") + "\n" for line in console.file.getvalue().splitlines())
+
+
+def _rows(hits: Sequence[Hit]) -> Iterator[dict[str, Any]]:
+    for hit in hits:
+        path, times = path_from_here(hit.recording.path), (round(hit.start, 3), round(hit.end, 3))
+        yield dict(zip(FIELDS, (path, *times, round(hit.score, 4), round(hit.probability, 4), hit.query), strict=True))
+
+
+def _json(hits: Sequence[Hit]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(hits))
+
+
+def _csv(hits: Sequence[Hit]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_rows(hits))
+    return text.getvalue()
+
+
+def _srt(hits: Sequence[Hit]) -> str:
+    def time(seconds: Seconds) -> str:
+        return _clock(seconds, digits=3, all_parts=True).replace(".", ",")
+
+    return "\n".join(
+        f"{number}\n{time(hit.start)} --> {time(hit.end)}\n{_label(hit)}\n"
+        for number, hit in enumerate(sorted(hits, key=lambda hit: hit.start), 1)
+    )
+
+
+def _audacity(hits: Sequence[Hit]) -> str:
+    in_time = sorted(hits, key=lambda hit: hit.start)
+    return "".join(f"{hit.start:.6f}\t{hit.end:.6f}\t{_label(hit)}\n" for hit in in_time)
+
+
+def _label(hit: Hit) -> str:
+    return f"{' '.join(hit.query.split())} ({hit.probability:.2f})"
+
+
+_FORMATS = {"table": _table, "json": _json, "csv": _csv, "srt": _srt, "audacity": _audacity}
+_SUFFIXES = {"srt": ".srt", "audacity": ".txt"}
+
+
+def _clock(seconds: Seconds, digits: int = 2, all_parts: bool = False) -> str:
+    """[h:]mm:ss.ss, as `earshot clip` and `--like` read it too."""
+    ticks = round(seconds * 10**digits)
+    whole, fraction = divmod(ticks, 10**digits)
+    minutes, seconds = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    end = f"{seconds:02d}.{fraction:0{digits}d}"
+    if all_parts:
+        return f"{hours:02d}:{minutes:02d}:{end}"
+    return f"{hours}:{minutes:02d}:{end}" if hours else f"{minutes}:{end}"
+
+
+def _length(seconds: Seconds) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def summary(report: IndexReport) -> str:
+    """What an index run did, in one line."""
+    parts = []
+    if report.recordings:
+        held = f"{_length(report.seconds)}, {_length(report.speech_seconds)} of speech"
+        speed = f"{report.seconds / max(report.elapsed, 1e-3):.0f}x real time"
+        count = _count(len(report.recordings), "recording")
+        parts.append(f"indexed {count} ({held}) in {_length(report.elapsed)}: {speed}")
+    else:
+        parts.append("nothing new")
+    if report.unchanged:
+        parts.append(f"{report.unchanged} unchanged")
+    if report.failures:
+        parts.append(f"{len(report.failures)} failed")
+    return "; ".join(parts)
+
+
+@contextmanager
+def progress_shown() -> Iterator[Callable[[Progress], None]]:
+    """A callback for `Library.index`: names failures on standard error as they come, below them a bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda state: _name_failure(state, complain)
+        return
+    from rich import progress as bars
+    from rich.console import Console
+
+    console = Console(stderr=True)
+
+    def line(message: str) -> None:
+        console.print(f"earshot: {message}", markup=False, highlight=False, soft_wrap=True)
+
+    columns = (
+        bars.TextColumn("{task.fields[files]}"),
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.TextColumn("{task.fields[speed]}x real time,"),
+        bars.TimeRemainingColumn(compact=True),
+        bars.TextColumn("left"),
+    )
+    with bars.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, files="", speed="-")
+
+        def show(state: Progress) -> None:
+            _name_failure(state, line)
+            speed = state.seconds / max(bar.tasks[0].elapsed or 0.0, 0.1)
+            files = f"{state.files} of {_count(state.expected_files, 'recording')}"
+            total = state.expected_seconds or None
+            bar.update(task, completed=state.seconds, total=total, files=files, speed=f"{speed:.0f}")
+
+        yield show
+
+
+def _name_failure(state: Progress, line: Callable[[str], None]) -> None:
+    if state.failure is not None:
+        line(f"{printable(state.failure.path)}: {state.failure.reason}")
+
+
+def status_text(status: Status, library: str) -> str:
+    """What a library holds, for people."""
+    totals = status.totals
+    held = f"{_length(totals.seconds)}, {_length(totals.speech_seconds)} of speech"
+    size = f"{totals.bytes / 1e6:.1f} MB"
+    if totals.speech_seconds:
+        size += f": {totals.bytes_per_hour / 1e6:.1f} MB an hour, {totals.bytes_per_speech_hour / 1e6:.1f} of speech"
+    lines = [
+        f"library     {library}",
+        f"encoder     {status.encoder}",
+        f"recordings  {totals.recordings} ({held})",
+        f"on disk     {size}",
+    ]
+    lists = (
+        ("changed", "`earshot index` them again", map(printable, status.changed)),
+        ("vanished", "still searchable; take them out with `earshot remove`", map(printable, status.vanished)),
+        ("failed", "not searchable as they are now", (f"{printable(f.path)}: {f.reason}" for f in status.failures)),
+    )
+    for title, advice, entries in lists:
+        if named := list(entries):
+            lines += [f"{title:<11} {len(named)}, {advice}:", *(f"    {entry}" for entry in named)]
+    return "\n".join(lines)
+
+
+def status_json(status: Status, library: str) -> str:
+    """What a library holds, as one JSON object."""
+    totals = status.totals
+    row = {
+        "library": library,
+        "encoder": {"name": status.encoder.name, "digest": status.encoder.digest},
+        "recordings": totals.recordings,
+        "seconds": round(totals.seconds, 3),
+        "speech_seconds": round(totals.speech_seconds, 3),
+        "bytes": totals.bytes,
+        "bytes_per_hour": round(totals.bytes_per_hour),
+        "bytes_per_speech_hour": round(totals.bytes_per_speech_hour),
+        "changed": list(map(path_from_here, status.changed)),
+        "vanished": list(map(path_from_here, status.vanished)),
+        "failures": [{"path": path_from_here(f.path), "reason": f.reason} for f in status.failures],
+    }
+    return json.dumps(row, ensure_ascii=False)

@@ -1,0 +1,242 @@
+"""The read path of `find`: a typed or spoken query -> places in a library, best first.
+
+In: an open store, the encoder that wrote it, a query. Out: hits with times, cosine and probability. Three steps:
+every span is ranked by its pooled embedding; the best few hundred are aligned with the query frame by frame; both
+scores make the probability. Knows nothing of how recordings got into the library, or of printing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earshot import scores
+from earshot.audio import SAMPLE_RATE, load
+from earshot.encoders.clock import FRAME_SECONDS, N_CLASSES, frame_range
+from earshot.encoders.word import WordEncoder, phone_ids
+from earshot.features import Floats, log_mel
+from earshot.frames import FrameTable
+from earshot.library import Store
+from earshot.pronounce import pronounce
+from earshot.types import AudioError, Clip, Hit, QueryError, Recording, Seconds
+
+SHORTEST_EXAMPLE: Seconds = 0.15
+LONGEST_EXAMPLE: Seconds = 10.0
+CONTEXT: Seconds = 1.0
+"""Speech around a clip cut from a longer recording, encoded with it: words run into each other."""
+CANDIDATES = 400
+"""Spans of each pronunciation that are aligned."""
+MARGIN = 8
+"""Frames on each side of a candidate in which its borders are sought: 0.3 s."""
+CHUNK_BYTES = 2 << 30
+"""A library larger than this is searched piece by piece."""
+EARN = 2.5
+"""What a frame earns for log probability 0 when phones are aligned: frames below exp(-EARN) cost."""
+WORST = -4.0
+_LENGTHS = (0.6, 0.75, 0.9, 1.1, 1.35, 1.65)
+_EXAMPLE_LENGTHS = (0.67, 0.83, 1.0, 1.17, 1.33)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One way to say what is sought.
+
+    vector (dim,): its embedding; states (m, N_CLASSES): the distribution over phones at each step of it;
+    lengths: in frames, those a match may have; spoken: whether it comes from an example.
+    """
+
+    label: str
+    vector: Floats
+    states: Floats
+    lengths: tuple[int, ...]
+    spoken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Spans found for one query: frames [start, end) of the table, and what was measured of them (n, 3)."""
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    cosines: Floats
+    features: Floats
+
+
+class Searcher:
+    """Searches one library; keeps its frames in memory between queries and notices when the library has changed."""
+
+    def __init__(self, store: Store, encoder: WordEncoder) -> None:
+        self.store, self.encoder = store, encoder
+        self._tables: dict[tuple[int, ...] | None, tuple[FrameTable, NDArray[np.int32]]] = {}
+        self._version = -1
+
+    def find(
+        self, query: str | Clip, *, top: int | None = 20, threshold: float | None = None, within: str | None = None
+    ) -> list[Hit]:
+        """Places where `query` is said, best first: one hit a place, at most `top`, none below `threshold`.
+
+        query: a word or phrase, or a spoken example. threshold: of the probability. within: a glob over paths.
+        QueryError for a query that cannot be searched for; AudioError for a clip that cannot be read.
+        """
+        ways = typed_query(query, self.encoder) if isinstance(query, str) else spoken_query(query, self.encoder)
+        recordings = {r.id: r for r in self.store.recordings() if _matches(r, within)}
+        ids = None if within is None else tuple(sorted(recordings))
+        hits = [hit for table, left in self._chunks(ids) for hit in self._hits(table, left, ways, recordings)]
+        hits = [hit for hit in hits if threshold is None or hit.probability >= threshold]
+        hits.sort(key=lambda hit: -hit.probability)
+        return hits[:top]
+
+    def _chunks(self, ids: tuple[int, ...] | None) -> Iterator[tuple[FrameTable, NDArray[np.int32]]]:
+        version = self.store.version()
+        if version != self._version:
+            self._tables.clear()
+            self._version = version
+        if ids in self._tables:
+            yield self._tables[ids]
+            return
+        whole = self.store.totals().n_frames * self.encoder.frame_dim <= CHUNK_BYTES
+        for table in self.store.frame_chunks(CHUNK_BYTES, ids):
+            pair = (table, scores.frames_left(table.stretch_offsets))
+            if whole and ids is None:
+                self._tables[ids] = pair
+            yield pair
+
+    def _hits(
+        self, table: FrameTable, left: NDArray[np.int32], ways: Sequence[Query], recordings: dict[int, Recording]
+    ) -> list[Hit]:
+        if not len(table.vectors):
+            return []
+        directions = np.stack([way.vector @ self.encoder.projection for way in ways])
+        similarity = scores.frame_scores(table.vectors, directions)
+        found = [measure(table, left, similarity[k], way, self.encoder) for k, way in enumerate(ways)]
+        starts, ends, cosines = (
+            np.concatenate([getattr(c, name) for c in found]) for name in ("starts", "ends", "cosines")
+        )
+        weights = self.encoder.calibration(spoken=ways[0].spoken)
+        chance = scores.logistic(np.concatenate([c.features for c in found]), weights)
+        stretch = np.searchsorted(table.stretch_offsets, starts, side="right") - 1
+        kept = scores.suppress(starts.astype(np.float32), ends.astype(np.float32), stretch, chance)
+        hits = []
+        for k in kept:
+            recording = recordings.get(int(table.stretch_recording[stretch[k]]))
+            if recording is None:
+                continue
+            offset = float(table.stretch_start[stretch[k]]) - table.stretch_offsets[stretch[k]] * FRAME_SECONDS
+            start, end = (max(0.0, offset + float(frame) * FRAME_SECONDS) for frame in (starts[k], ends[k]))
+            hit = Hit(recording, start, min(end, recording.seconds), float(cosines[k]), float(chance[k]), ways[0].label)
+            hits.append(hit)
+        return hits
+
+
+def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
+    """The pronunciations of a written word or phrase as queries."""
+    pronunciations = pronounce(text, most=3)
+    vectors = encoder.embed_phones(pronunciations)
+    queries = []
+    for phones, vector in zip(pronunciations, vectors, strict=True):
+        ids = phone_ids(phones)
+        expected = encoder.phone_seconds[ids].sum() / FRAME_SECONDS
+        states = np.eye(N_CLASSES, dtype=np.float32)[ids]
+        queries.append(Query(text, vector, states, _frames(expected, _LENGTHS), False))
+    return queries
+
+
+def spoken_query(clip: Clip, encoder: WordEncoder) -> list[Query]:
+    """The one query that a spoken example is. QueryError where it is shorter or longer than a word or phrase can be."""
+    frames = example_frames(clip, encoder)
+    seconds = len(frames) * FRAME_SECONDS
+    if seconds < SHORTEST_EXAMPLE:
+        raise QueryError(
+            f"{clip}: {seconds:.2f} s of speech is too short for an example; give a word or phrase of at least "
+            f"{SHORTEST_EXAMPLE:g} s"
+        )
+    return [example_query(str(clip), frames, encoder)]
+
+
+def example_query(label: str, frames: NDArray[np.int8], encoder: WordEncoder) -> Query:
+    """The query that the frames (n, frame_dim) of a spoken word are."""
+    states = np.exp(encoder.phone_log_probabilities(frames))
+    return Query(label, encoder.pool(frames), states, _frames(len(frames), _EXAMPLE_LENGTHS), True)
+
+
+def example_frames(clip: Clip, encoder: WordEncoder) -> NDArray[np.int8]:
+    """Frames of the speech in a clip, encoded together with up to a second of what surrounds it in its file."""
+    start = clip.start or 0.0
+    lead = min(CONTEXT, start)
+    end = None if clip.end is None else clip.end + CONTEXT
+    if clip.end is not None and clip.end - start > LONGEST_EXAMPLE:
+        raise _too_long(clip, clip.end - start)
+    samples = _load_with_context(clip, start - lead, end)
+    length = len(samples) / SAMPLE_RATE - lead if clip.end is None else clip.end - start
+    if length > LONGEST_EXAMPLE:
+        raise _too_long(clip, length)
+    if len(samples) < 0.03 * SAMPLE_RATE:
+        raise QueryError(f"{clip}: too short to hold a word; give an example of at least {SHORTEST_EXAMPLE:g} s")
+    frames = encoder.frames([log_mel(samples)])[0]
+    first, last = frame_range(lead, lead + length, len(frames))
+    return encoder.trim(frames[first:last])
+
+
+def measure(
+    table: FrameTable, left: NDArray[np.int32], similarity: Floats, query: Query, encoder: WordEncoder
+) -> Candidates:
+    """The best candidates for one query: span by alignment, cosine, and features for the probability."""
+    starts, lengths = scores.candidates(similarity, left, query.lengths, CANDIDATES)
+    width = int(max(query.lengths)) + 2 * MARGIN
+    stretch = np.searchsorted(table.stretch_offsets, starts, side="right") - 1
+    lowest, highest = table.stretch_offsets[stretch], table.stretch_offsets[stretch + 1]
+    begin = np.maximum(starts - MARGIN, lowest)
+    columns = begin[:, None] + np.arange(width)
+    outside = columns >= np.minimum(starts + lengths + MARGIN, highest)[:, None]
+    windows = table.vectors[np.minimum(columns, len(table.vectors) - 1)]
+    windows[outside] = 0
+    log_phones = encoder.phone_log_probabilities(windows.reshape(-1, windows.shape[2]))
+    local = _local_scores(log_phones.reshape(len(starts), width, -1), query)
+    local[outside] = -1e4
+    aligned = scores.align(local)
+    vectors = (windows, query.vector, encoder.projection)
+    own = scores.span_cosines(*vectors, starts - begin, starts - begin + lengths)
+    refined = scores.span_cosines(*vectors, aligned.start, aligned.end)
+    cosine = np.maximum(own, refined)
+    stretch_ratio = np.log((aligned.end - aligned.start) / np.median(query.lengths))
+    features = np.stack([cosine, aligned.score, np.abs(stretch_ratio)], 1).astype(np.float32)
+    size = np.log(len(query.states) / (10 if query.spoken else 6))
+    features = np.concatenate([features, features[:, :2] * size, np.full((len(starts), 1), size)], 1)
+    return Candidates(begin + aligned.start, begin + aligned.end, cosine, features.astype(np.float32))
+
+
+def _local_scores(log_phones: Floats, query: Query) -> Floats:
+    """(k, w, m): the log probability that frame and state are the same phone, plus EARN, bounded below."""
+    if query.spoken:
+        same = np.log(np.exp(log_phones) @ query.states.T + 1e-6)
+    else:
+        same = log_phones[..., query.states.argmax(axis=1)]
+    local: Floats = np.maximum(same + EARN, WORST).astype(np.float32)
+    return local
+
+
+def _frames(expected: float, factors: Sequence[float]) -> tuple[int, ...]:
+    return tuple(sorted({max(2, round(expected * factor)) for factor in factors}))
+
+
+def _load_with_context(clip: Clip, start: Seconds, end: Seconds | None) -> Floats:
+    most = LONGEST_EXAMPLE + 2 * CONTEXT
+    try:
+        return load(Clip(clip.path, start, end), max_seconds=most)
+    except AudioError:
+        return load(Clip(clip.path, start, clip.end), max_seconds=most)
+
+
+def _too_long(clip: Clip, seconds: Seconds) -> QueryError:
+    return QueryError(
+        f"{clip}: {seconds:.1f} s is too long for an example; name a word or phrase in it as FILE@START-END "
+        f"(up to {LONGEST_EXAMPLE:g} s)"
+    )
+
+
+def _matches(recording: Recording, within: str | None) -> bool:
+    return within is None or fnmatch.fnmatch(recording.path, within) or fnmatch.fnmatch(recording.path, f"*/{within}")

@@ -1,0 +1,157 @@
+"""Calibration: candidates found in held-out speech, and the truth -> the weights of the probability of a hit.
+
+In: an encoder and prepared corpora with speakers that training never heard. Out: the `[calibration]` of its card.
+Queries are words of the corpora, typed and, cut from other utterances, spoken. Knows nothing of how towers are trained.
+
+    python -m earshot.train.calibrate recipes/word.toml --corpora data/corpora --weights src/earshot/encoders/weights
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earshot import scores
+from earshot.encoders.clock import FRAME_SECONDS
+from earshot.encoders.word import WordEncoder, load_word
+from earshot.features import Floats, log_mel
+from earshot.frames import FrameTable
+from earshot.search import Query, example_query, measure, typed_query
+from earshot.train.batches import pronunciation
+from earshot.train.corpus import Utterance, read_corpus
+
+CLOSE = 0.5
+"""Seconds: a candidate is right when its middle is this close to the word (the rule of term-weighted value)."""
+RIDGE = 1e-3
+QUERIES = 400
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out speech, encoded: utterance k is stretch k of the table."""
+
+    table: FrameTable
+    utterances: tuple[Utterance, ...]
+
+
+def encode(encoder: WordEncoder, folder: Path, names: Sequence[str], speakers: set[str]) -> Held:
+    """The aligned utterances of `speakers` ("corpus/speaker") in the corpora below `folder`."""
+    utterances, mels = [], []
+    for name in names:
+        corpus = read_corpus(folder / name)
+        for u in corpus.utterances:
+            if u.words and f"{u.corpus}/{u.speaker}" in speakers:
+                utterances.append(u)
+                mels.append(log_mel(corpus.read(u)))
+    frames = encoder.frames(mels)
+    offsets = np.concatenate([[0], np.cumsum([len(f) for f in frames])]).astype(np.int64)
+    index = np.arange(len(frames))
+    table = FrameTable(np.concatenate(frames), offsets, np.zeros(len(frames)), index, version=0)
+    return Held(table, tuple(utterances))
+
+
+def typed_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
+    """Features (n, f) of the candidates of typed words, and which of them are right."""
+    words = sorted({w.label for u in held.utterances for w in u.words if len(w.label) >= 3})
+    chosen = rng.choice(words, min(QUERIES, len(words)), replace=False)
+    return _examples(encoder, held, [(str(word), typed_query(str(word), encoder), None) for word in chosen])
+
+
+def spoken_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
+    """The same for spoken examples; candidates in the utterance that an example is cut from are left out."""
+    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for k, u in enumerate(held.utterances):
+        for j, w in enumerate(u.words):
+            if len(w.label) >= 4 and w.end - w.start >= 0.2:
+                places[w.label].append((k, j))
+    several = sorted(word for word, found in places.items() if len(found) > 1)
+    queries = []
+    for word in rng.choice(several, min(QUERIES, len(several)), replace=False):
+        k, j = places[word][int(rng.integers(len(places[word])))]
+        w = held.utterances[k].words[j]
+        first, last = round(w.start / FRAME_SECONDS), round(w.end / FRAME_SECONDS)
+        begin = int(held.table.stretch_offsets[k])
+        frames = encoder.trim(held.table.vectors[begin + first : begin + last])
+        queries.append((str(word), [example_query(str(word), frames, encoder)], k))
+    return _examples(encoder, held, queries)
+
+
+def fit(features: Floats, right: NDArray[np.bool_], steps: int = 50) -> Floats:
+    """Logistic regression by Newton's method with a small ridge: weights (f + 1,), the bias last."""
+    x = np.concatenate([features, np.ones((len(features), 1), np.float32)], 1).astype(np.float64)
+    weights = np.zeros(x.shape[1])
+    for _ in range(steps):
+        chance = 1 / (1 + np.exp(-(x @ weights)))
+        gradient = x.T @ (chance - right) / len(x) + RIDGE * weights
+        hessian = (x * (chance * (1 - chance))[:, None]).T @ x / len(x) + RIDGE * np.eye(len(weights))
+        weights -= np.linalg.solve(hessian, gradient)
+    return weights.astype(np.float32)
+
+
+def _examples(
+    encoder: WordEncoder, held: Held, queries: Sequence[tuple[str, list[Query], int | None]]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    left = scores.frames_left(held.table.stretch_offsets)
+    features, right = [], []
+    for word, ways, own in queries:
+        directions = np.stack([way.vector @ encoder.projection for way in ways])
+        similarity = scores.frame_scores(held.table.vectors, directions)
+        for k, way in enumerate(ways):
+            found = measure(held.table, left, similarity[k], way, encoder)
+            stretch = np.searchsorted(held.table.stretch_offsets, found.starts, side="right") - 1
+            middle = (found.starts + found.ends) / 2 - held.table.stretch_offsets[stretch]
+            kept = np.ones(len(stretch), bool) if own is None else stretch != own
+            features.append(found.features[kept])
+            places = zip(stretch[kept], middle[kept] * FRAME_SECONDS, strict=True)
+            right.append(np.array([_said(held.utterances[s], word, when) for s, when in places]))
+    return np.concatenate(features), np.concatenate(right)
+
+
+def _said(utterance: Utterance, word: str, when: float) -> bool:
+    """Whether the word, or one that sounds the same, is said there."""
+    ids = pronunciation(word)
+    return any(
+        w.start - CLOSE <= when <= w.end + CLOSE and (w.label == word or pronunciation(w.label) == ids)
+        for w in utterance.words
+    )
+
+
+def write(card: Path, typed: Floats, spoken: Floats) -> None:
+    """Put the fitted weights into the card."""
+    text = card.read_text()
+    for name, weights in (("typed", typed), ("spoken", spoken)):
+        values = ", ".join(f"{w:.4f}" for w in weights)
+        text = re.sub(rf"(?m)^{name} = \[.*\]$", f"{name} = [{values}]", text)
+    card.write_text(text)
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--corpora", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    arguments = parser.parse_args()
+    recipe = tomllib.loads(arguments.recipe.read_text())
+    encoder = load_word(arguments.weights)
+    held = encode(encoder, arguments.corpora, list(recipe["corpora"]), set(recipe["held_out"]))
+    fitted = {}
+    for name, examples in (("typed", typed_examples), ("spoken", spoken_examples)):
+        features, right = examples(encoder, held, np.random.default_rng(0))
+        fitted[name] = fit(features, right)
+        chance = scores.logistic(features, fitted[name])
+        print(f"{name}: {len(right)} candidates, {right.sum()} right; weights {fitted[name].round(2)}")
+        print(f"  mean probability of the right {chance[right].mean():.3f}, of the others {chance[~right].mean():.3f}")
+    write(arguments.weights / "word.toml", fitted["typed"], fitted["spoken"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Trained towers -> the files that the torch-free runtime reads: two ONNX graphs, a few arrays, a model card.
+
+In: a checkpoint, the corpora's priors and the card's text. Out: `word-audio.onnx`, `word-text.onnx`, `word.npz`,
+`word.toml`. Knows nothing of training data beyond what the card says.
+
+    python -m earshot.train.export runs/word/last.pt --priors data/corpora/priors.npz --card recipes/word-card.toml \\
+        --out src/earshot/encoders/weights
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from earshot.features import N_MELS
+from earshot.train.loop import load
+from earshot.train.model import AudioTower, BiLSTM, TextTower, WordModel
+
+OPSET = 20
+UNCALIBRATED = """# Weights of the features of `search.measure`, and the bias: fitted by `earshot.train.calibrate`.
+[calibration]
+typed = [12.0, 1.0, -1.0, 0.0, 0.5, 0.0, -10.0]
+spoken = [12.0, 1.0, -1.0, 0.0, 0.5, 0.0, -10.0]
+"""
+
+
+def export(
+    model: WordModel, priors: dict[str, NDArray[np.float32]], card: str, folder: Path, name: str = "word"
+) -> None:
+    """Write the files of one word encoder into `folder`; LSTM and matrix weights become int8."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, graph in (("audio", audio_graph(model.audio)), ("text", text_graph(model.text))):
+        path = folder / f"{name}-{suffix}.onnx"
+        whole = path.with_suffix(".fp32")
+        onnx.save(graph, str(whole))
+        quantize_dynamic(whole, path, op_types_to_quantize=["LSTM", "MatMul"], weight_type=QuantType.QInt8)
+        whole.unlink()
+    arrays = {
+        "prior_mean": priors["mean"],
+        "prior_std": priors["std"],
+        "projection": _array(model.audio.project.weight),
+        "phone_weights": _array(model.audio.phone.weight),
+        "phone_bias": _array(model.audio.phone.bias),
+        "phone_seconds": priors["phone_seconds"],
+    }
+    np.savez(folder / f"{name}.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})  # type: ignore[arg-type]
+    files = [f"{name}-audio.onnx", f"{name}-text.onnx", f"{name}.npz"]
+    digests = "".join(f'"{f}" = "{hashlib.sha256((folder / f).read_bytes()).hexdigest()}"\n' for f in files)
+    (folder / f"{name}.toml").write_text(f"{card.rstrip()}\n\n{UNCALIBRATED}\n[files]\n{digests}")
+
+
+class _Graph:
+    """Collects nodes and weights; every method returns the name of its output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def add(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """The first output of a new node."""
+        out = f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [out], **attributes))
+        return out
+
+    def const(self, value: Any, dtype: Any = np.float32) -> str:
+        """A weight or constant."""
+        name = f"const_{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def mask(self, x: str, lengths: str, axis: int) -> str:
+        """(b, n, 1) or (b, 1, n) of ones where position < length; n is `axis` of x."""
+        n = self.add("Gather", self.add("Shape", x), self.const(axis, np.int64))
+        steps = self.add("Range", self.const(0, np.int64), n, self.const(1, np.int64))
+        column = self.add("Unsqueeze", self.add("Cast", lengths, to=TensorProto.INT64), self.const([1], np.int64))
+        ones = self.add("Cast", self.add("Less", steps, column), to=TensorProto.FLOAT)
+        return self.add("Unsqueeze", ones, self.const([3 - axis], np.int64))
+
+    def halve(self, lengths: str) -> str:
+        """ceil(lengths / 2)."""
+        return self.add("Div", self.add("Add", lengths, self.const(1, np.int32)), self.const(2, np.int32))
+
+    def lstm(self, x: str, lengths: str, layer: BiLSTM) -> str:
+        """(t, b, i) -> (t, b, 2 h)."""
+        hidden = layer.ahead.hidden_size
+        weights = [
+            np.stack([_gates(getattr(half, f"{kind}_l0")) for half in (layer.ahead, layer.back)])
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ]
+        bias = np.concatenate(weights[2:], axis=1)
+        y = self.add(
+            "LSTM", x, *map(self.const, (weights[0], weights[1], bias)), lengths,
+            direction="bidirectional", hidden_size=hidden,
+        )  # fmt: skip
+        return self.add(
+            "Reshape", self.add("Transpose", y, perm=[0, 2, 1, 3]), self.const([0, 0, 2 * hidden], np.int64)
+        )
+
+    def linear(self, x: str, layer: torch.nn.Linear) -> str:
+        """x @ weight.T + bias."""
+        product = self.add("MatMul", x, self.const(_array(layer.weight).T))
+        return self.add("Add", product, self.const(_array(layer.bias)))
+
+    def model(self, inputs: list[Any], out: str, shape: list[Any]) -> onnx.ModelProto:
+        """The checked model with one output."""
+        self.nodes.append(helper.make_node("Identity", [out], ["out"]))
+        outputs = [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)]
+        graph = helper.make_graph(self.nodes, "tower", inputs, outputs, self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def audio_graph(tower: AudioTower) -> onnx.ModelProto:
+    """mel (b, t, N_MELS) float32, zero after lengths (b,) int32 -> frames (b, ceil(t/4), frame_dim)."""
+    g = _Graph()
+    x = g.add("Transpose", "mel", perm=[0, 2, 1])
+    lengths = "lengths"
+    for conv in (tower.conv1, tower.conv2):
+        weights = (g.const(_array(conv.weight)), g.const(_array(conv.bias)))
+        x = g.add("Gelu", g.add("Conv", x, *weights, strides=[2], pads=[2, 2]))
+        lengths = g.halve(lengths)
+        x = g.add("Mul", x, g.mask(x, lengths, axis=2))
+    x = g.add("Transpose", x, perm=[2, 0, 1])
+    norm = (g.const(_array(tower.norm.weight)), g.const(_array(tower.norm.bias)))
+    x = g.add("LayerNormalization", x, *norm, axis=-1, epsilon=tower.norm.eps)
+    for layer in tower.lstm:
+        assert isinstance(layer, BiLSTM)
+        x = g.lstm(x, lengths, layer)
+    x = g.add("Transpose", g.add("Tanh", g.linear(x, tower.out)), perm=[1, 0, 2])
+    inputs = [
+        helper.make_tensor_value_info("mel", TensorProto.FLOAT, ["b", "t", N_MELS]),
+        helper.make_tensor_value_info("lengths", TensorProto.INT32, ["b"]),
+    ]
+    return g.model(inputs, x, ["b", None, tower.out.out_features])
+
+
+def text_graph(tower: TextTower) -> onnx.ModelProto:
+    """phones (b, n) int64, lengths (b,) int32 -> unit vectors (b, dim)."""
+    g = _Graph()
+    x = g.add("Gather", g.const(_array(tower.embedding.weight)), "phones")
+    x = g.lstm(g.add("Transpose", x, perm=[1, 0, 2]), "lengths", tower.lstm)
+    x = g.linear(g.add("Gelu", g.linear(x, tower.hidden)), tower.out)
+    x = g.add("Transpose", x, perm=[1, 0, 2])
+    x = g.add("Mul", x, g.mask(x, "lengths", axis=1))
+    x = g.add("ReduceSum", x, g.const([1], np.int64), keepdims=0)
+    x = g.add("Div", x, g.add("ReduceL2", x, g.const([1], np.int64), keepdims=1))
+    inputs = [
+        helper.make_tensor_value_info("phones", TensorProto.INT64, ["b", "n"]),
+        helper.make_tensor_value_info("lengths", TensorProto.INT32, ["b"]),
+    ]
+    return g.model(inputs, x, ["b", tower.out.out_features])
+
+
+def _array(parameter: torch.Tensor | None) -> NDArray[np.float32]:
+    assert parameter is not None
+    values: NDArray[np.float32] = parameter.detach().cpu().numpy()
+    return values
+
+
+def _gates(parameter: torch.Tensor) -> NDArray[np.float32]:
+    """PyTorch orders the gates input, forget, cell, output; ONNX input, output, forget, cell."""
+    i, f, c, o = np.split(_array(parameter), 4)
+    return np.concatenate([i, o, f, c])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--priors", type=Path, required=True)
+    parser.add_argument("--card", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    with np.load(arguments.priors) as stored:
+        export(load(arguments.checkpoint), dict(stored), arguments.card.read_text(), arguments.out)

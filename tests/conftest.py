@@ -1,0 +1,83 @@
+"""Recordings made on the spot, and stand-ins for what costs time: a word encoder and a speech detector."""
+
+from __future__ import annotations
+
+import threading
+import time
+import wave
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from earshot import speech
+from earshot.features import HOP, N_MELS, SAMPLE_RATE, WINDOW, log_mel
+
+Samples = NDArray[np.float32]
+Talk = Callable[..., Path]
+
+
+class ToyEncoder:
+    """Frames that depend on nothing but their own log-mels; counts what it is asked."""
+
+    name, digest, frame_dim, dim = "toy", "0123456789abcdef", 8, 8
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.threads: set[int] = set()
+        self.delay = 0.0
+
+    def frames(self, mels: Sequence[Samples]) -> list[NDArray[np.int8]]:
+        self.batches.append(sum(map(len, mels)))
+        self.threads.add(threading.get_ident())
+        time.sleep(self.delay)
+        return [self.one(mel) for mel in mels]
+
+    @staticmethod
+    def one(mel: Samples) -> NDArray[np.int8]:
+        padded = np.pad(mel, ((0, -len(mel) % 4), (0, 0)), mode="edge")
+        bands = padded.reshape(-1, 4, 8, N_MELS // 8).mean(axis=(1, 3))
+        return np.clip(np.rint(bands * 7), -127, 127).astype(np.int8)
+
+
+def loud_stretches(blocks: Iterable[Samples]) -> Iterator[speech.SpeechStretch]:
+    """Whatever is loud is speech; each block by itself."""
+    begin = 0
+    for block in blocks:
+        mel = log_mel(block) if len(block) >= WINDOW else np.zeros((0, N_MELS), np.float32)
+        loud = np.concatenate([[False], mel.mean(axis=1) > -9, [False]])
+        edges = np.flatnonzero(np.diff(loud.astype(np.int8)))
+        for first, last in edges.reshape(-1, 2):
+            yield speech.SpeechStretch((begin + int(first) * HOP) / SAMPLE_RATE, mel[first:last])
+        begin += len(block)
+
+
+@pytest.fixture
+def toy() -> ToyEncoder:
+    return ToyEncoder()
+
+
+@pytest.fixture
+def loud_is_speech(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earshot.speech.stretches", loud_stretches)
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Talk:
+    """Write `n_words` bursts of noise with 0.5 s of silence around each to a wav below the test's folder."""
+
+    def write(name: str, n_words: int = 3, *, word: float = 0.5, seed: int = 0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng([seed, n_words])
+        half = SAMPLE_RATE // 2
+        words = [rng.uniform(-0.3, 0.3, round(word * SAMPLE_RATE)) * rng.uniform(0.3, 1.0) for _ in range(n_words)]
+        samples = np.concatenate([part for word in words for part in (np.zeros(half), word)] + [np.zeros(half)])
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+            file.writeframes((samples * 32767).astype("<i2").tobytes())
+        return path
+
+    return write

@@ -1,0 +1,150 @@
+"""The benchmarks on a small world of tones: the tasks, two contenders that need no model, storing and scoring."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from benchmarks import run, score, store, tasks
+from benchmarks.contenders.dtw_mfcc import DtwMfcc
+from benchmarks.contenders.fixed_windows import FixedWindows
+from benchmarks.contract import SAMPLE_RATE, Audio, Setup
+from benchmarks.peaks import peaks
+from earshot import metrics
+from earshot.types import EarshotError
+
+TONES = {"alpha": (300, 900, 500), "bravo": (2000, 700, 1400), "the": (400, 400, 400), "delta": (1000, 3000, 600)}
+
+
+def say(words: Sequence[str], pitch: float) -> tuple[Audio, list[list[object]]]:
+    """Each word as three tones of 0.14 s with 0.1 s of faint noise before it, and the word times."""
+    random, parts, times, at = np.random.default_rng(len(words)), [], [], 0.0
+    for word in words:
+        parts.append(random.normal(0, 0.003, SAMPLE_RATE // 10))
+        t = np.arange(round(0.14 * SAMPLE_RATE)) / SAMPLE_RATE
+        parts += [0.3 * np.sin(2 * np.pi * pitch * tone * t) for tone in TONES[word]]
+        times.append([round(at + 0.1, 3), round(at + 0.52, 3), word])
+        at += 0.52
+    samples = np.concatenate(parts)
+    return (samples + random.normal(0, 0.003, len(samples))).astype(np.float32), times
+
+
+def write_set(root: Path, utterances: Sequence[tuple[str, str, str, Sequence[str]]]) -> None:
+    root.mkdir(parents=True)
+    lines = []
+    for name, speaker, split, words in utterances:
+        samples, times = say(words, 1.0 if speaker == "1" else 1.03)
+        soundfile.write(root / f"{name}.wav", samples, SAMPLE_RATE)
+        row = {"id": name, "audio": f"{name}.wav", "seconds": len(samples) / SAMPLE_RATE, "speaker": speaker}
+        lines.append(json.dumps({**row, "split": split, "text": " ".join(words), "words": times}))
+    (root / "manifest.jsonl").write_text("\n".join(lines))
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    first, second = ["the", "alpha", "the", "bravo"], ["bravo", "the", "delta", "alpha", "the", "the"]
+    third = ["the", "the", "delta"]
+    chapters = [("1-2-0001", "1", "dev", second), ("1-2-0000", "1", "dev", first)]
+    chapters += [("1-3-0000", "1", "dev", second), ("1-3-0001", "1", "dev", third)]
+    write_set(tmp_path / "speech" / "librispeech-chapters", chapters)
+    others = [("9-9-0000", "9", "dev", ["alpha", "the", "alpha"]), ("8-8-0000", "8", "train", ["bravo"])]
+    write_set(tmp_path / "speech" / "mini-librispeech", others)
+    return tmp_path / "speech"
+
+
+def test_chapters_join_utterances_in_order_and_shift_word_times(speech: Path, tmp_path: Path) -> None:
+    task = tasks.chapters(speech, tmp_path / "work")
+    assert [recording.name for recording in task.recordings] == ["1-2", "1-3"]
+    assert soundfile.info(task.recordings[0].path).duration == pytest.approx(10 * 0.52)
+    assert [query.word for query in task.typed] == ["alpha", "bravo", "delta"]  # five letters, twice or more
+    alphas = [(r.recording, round(r.start, 2)) for r in task.references if r.query == "alpha"]
+    assert alphas == [("1-2", 0.62), ("1-2", round(4 * 0.52 + 3 * 0.52 + 0.1, 2)), ("1-3", 1.66)]
+    assert len(task.utterances) == 4
+
+
+def test_spoken_examples_are_cut_from_dev_speakers_only_and_without_context(speech: Path, tmp_path: Path) -> None:
+    (alpha,) = tasks.chapters(speech, tmp_path / "work").spoken  # bravo is said in train only
+    assert alpha.word == "alpha" and alpha.clip is not None and alpha.context is not None
+    assert soundfile.info(alpha.clip).duration == pytest.approx(0.42)
+    assert alpha.context.path.endswith("9-9-0000.wav")
+
+
+def test_words_task_keeps_words_of_three_letters(speech: Path) -> None:
+    task = tasks.words(speech)
+    assert task.labels == ["alpha", "the", "alpha"]
+    assert [len(clip) for clip in task.clips] == [round(0.42 * SAMPLE_RATE)] * 3
+
+
+def test_a_missing_set_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EarshotError, match=r"librispeech-chapters.*--speech"):
+        tasks.chapters(tmp_path, tmp_path / "work")
+
+
+def test_peaks_keep_the_best_of_overlapping_spans() -> None:
+    starts = np.array([0.0, 0.1, 5.0, 5.0, 9.0])
+    scores = np.array([0.5, 0.9, 0.2, 0.1, 0.7])
+    assert peaks(starts, starts + np.array([0.4, 0.4, 0.4, 3.0, 0.4]), scores, 10) == [1, 4, 2]
+    assert peaks(starts, starts + 0.4, scores, 2) == [1, 4]
+    assert peaks(np.zeros(0), np.zeros(0), np.zeros(0), 5) == []
+
+
+class Spectra:
+    """A word encoder for the world of tones: the power spectrum in three parts; written words by their tones."""
+
+    def embed_speech(self, clips: Sequence[Audio]) -> NDArray[np.float32]:
+        return np.array([self._vector(clip) for clip in clips])
+
+    def embed_text(self, words: Sequence[str]) -> NDArray[np.float32]:
+        return self.embed_speech([say([word], 1.0)[0][SAMPLE_RATE // 10 :] for word in words])
+
+    def _vector(self, clip: Audio) -> NDArray[np.float32]:
+        parts = [
+            np.abs(np.fft.rfft(part, 4096))[:2048].reshape(128, 16).sum(axis=1) for part in np.array_split(clip, 3)
+        ]
+        vector = np.concatenate(parts).astype(np.float32)
+        return vector / np.linalg.norm(vector)
+
+
+def test_run_stores_raw_results_and_score_reads_them(speech: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    task = tasks.chapters(speech, tmp_path / "work")
+    folder = tmp_path / "results"
+    contenders = {"dtw_mfcc": DtwMfcc(), "fixed_windows": FixedWindows(Spectra())}
+    run.run_chapters(contenders, task, Setup(tmp_path / "work", folder / "chapters"))
+    trials, runs = store.load_trials(folder / "chapters"), store.load_runs(folder / "chapters")
+    assert [(r.contender, r.kind) for r in runs] == [
+        ("dtw_mfcc", "spoken"),
+        ("fixed_windows", "spoken"),
+        ("fixed_windows", "typed"),
+    ]
+    assert len(trials.references) == len(task.references)
+    for one in runs:
+        references = [r for r in trials.references if r.query in trials.words[one.kind]]
+        matching = metrics.match(references, one.detections, trials.speech_seconds)
+        assert metrics.mean_average_precision(matching) > 0.9, one.contender
+        assert max(metrics.boundary_error(matching)) < 0.25
+    page = score.chapters_page(trials, runs)
+    assert "| fixed_windows |" in page and "python -m benchmarks.run" in page
+    score.plot(trials, runs, folder / "chapters.png")
+    assert (folder / "chapters.png").stat().st_size > 1000
+
+
+def test_run_words_stores_a_line_for_each_encoder(speech: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        run.run_words({"spectra": Spectra()}, tasks.Words(*_words(speech)), tmp_path)
+    (line,) = (tmp_path / "words.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    assert row["all pairs"] == [1.0, 0.0, 10, 4]
+    assert row["typed to spoken"][0] == 1.0
+    assert "| spectra | across speakers |" in score.words_page(tmp_path / "words.jsonl")
+
+
+def _words(speech: Path) -> tuple[list[Audio], list[str], list[str]]:
+    task = tasks.words(speech)
+    return [*task.clips, *task.clips[:2]], [*task.labels, *task.labels[:2]], [*task.speakers, "7", "7"]
