@@ -26,7 +26,8 @@ from earshot import metrics
 from earshot.types import EarshotError
 
 FINDERS = ("dtw_mfcc", "pocketsphinx_kws", "pocketsphinx_text", "fixed_windows")
-ENCODERS = ("downsampled_mfcc",)
+ENCODERS = ("downsampled_mfcc", "word_encoder")
+TAKE_ENCODER = ("fixed_windows", "word_encoder")
 
 
 @click.command()
@@ -40,7 +41,7 @@ def main(speech: Path, work: Path, names: tuple[str, ...], task: str, encoder: s
     """Run contenders on the tasks and store their raw results."""
     setup = Setup(work, folder / "chapters", encoder)
     try:
-        built = {name: _build(name, setup) for name in names or FINDERS + ENCODERS}
+        built = {_label(name, encoder): _build(name, setup) for name in names or FINDERS + ENCODERS}
         if task in ("chapters", "both"):
             run_chapters({n: c for n, c in built.items() if hasattr(c, "prepare")}, tasks.chapters(speech, work), setup)
         if task in ("words", "both"):
@@ -128,6 +129,11 @@ class _Clock:
     def read(self) -> tuple[float, float]:
         wall, cpu = self._began
         return round(time.perf_counter() - wall, 2), round(time.process_time() - cpu, 2)
+
+
+def _label(name: str, encoder: str) -> str:
+    """The name in the results: the contender's, and its encoder's where it takes one."""
+    return f"{name}-{Path(encoder).stem}" if name in TAKE_ENCODER else name
 
 
 def _build(name: str, setup: Setup) -> Any:

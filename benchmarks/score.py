@@ -63,7 +63,7 @@ def chapters_page(trials: Trials, runs: list[Run]) -> str:
     ]
     ceiling = metrics.precision_ceiling(_match(trials, [], set(trials.words["typed"])), 10)
     parts = ["# Term detection in whole chapters", LEGEND.format(ceiling=ceiling)]
-    parts += [line for title, chosen, words in tables for line in table(title, trials, chosen, words)]
+    parts += [line for title, chosen, words in tables if chosen for line in table(title, trials, chosen, words)]
     return "\n".join([*parts, "## Where the figures come from", *(_origin(run) for run in runs), ""])
 
 
@@ -129,7 +129,8 @@ def plot(trials: Trials, runs: list[Run], path: Path) -> None:
             axis.plot(CURVE, recall, label=f"{run.contender} ({run.origin.commit})")
         axis.set(title=f"{kind}: {len(words)} words", xscale="log", ylim=(0, 1), xlabel="false alarms per keyword-hour")
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower right", fontsize="small")
+        if axis.lines:
+            axis.legend(loc="lower right", fontsize="small")
     axes[0].set_ylabel("share of references found")
     figure.tight_layout()
     figure.savefig(path, dpi=120, metadata={"Software": None})

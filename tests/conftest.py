@@ -39,7 +39,7 @@ class ToyEncoder:
     def one(mel: Samples) -> NDArray[np.int8]:
         padded = np.pad(mel, ((0, -len(mel) % 4), (0, 0)), mode="edge")
         bands = padded.reshape(-1, 4, 8, N_MELS // 8).mean(axis=(1, 3))
-        return np.clip(np.rint(bands * 7), -127, 127).astype(np.int8)
+        return np.asarray(np.clip(np.rint(bands * 7), -127, 127), np.int8)
 
 
 def loud_stretches(blocks: Iterable[Samples]) -> Iterator[speech.SpeechStretch]:

@@ -67,4 +67,5 @@ class FixedWindows:
 def build(setup: Setup) -> FixedWindows:
     from earshot import encoders
 
-    return FixedWindows(encoders.load(setup.encoder))
+    encoder: WordEncoder = encoders.load(setup.encoder)
+    return FixedWindows(encoder)

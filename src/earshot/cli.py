@@ -40,8 +40,8 @@ def run(arguments: list[str]) -> int:
         return STOPPED
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
-        advice = f" See `{context.command_path} --help`." if context else ""
-        output.complain(" ".join(error.format_message().split()) + advice)
+        advice = f"; see `{context.command_path} --help`" if context else ""
+        output.complain(" ".join(error.format_message().split()).removesuffix(".") + advice)
         return error.exit_code
     except EarshotError as error:
         output.complain(str(error))

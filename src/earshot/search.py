@@ -148,12 +148,6 @@ def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
 def spoken_query(clip: Clip, encoder: WordEncoder) -> list[Query]:
     """The one query that a spoken example is. QueryError where it is shorter or longer than a word or phrase can be."""
     frames = example_frames(clip, encoder)
-    seconds = len(frames) * FRAME_SECONDS
-    if seconds < SHORTEST_EXAMPLE:
-        raise QueryError(
-            f"{clip}: {seconds:.2f} s of speech is too short for an example; give a word or phrase of at least "
-            f"{SHORTEST_EXAMPLE:g} s"
-        )
     return [example_query(str(clip), frames, encoder)]
 
 
@@ -167,18 +161,16 @@ def example_frames(clip: Clip, encoder: WordEncoder) -> NDArray[np.int8]:
     """Frames of the speech in a clip, encoded together with up to a second of what surrounds it in its file."""
     start = clip.start or 0.0
     lead = min(CONTEXT, start)
-    end = None if clip.end is None else clip.end + CONTEXT
-    if clip.end is not None and clip.end - start > LONGEST_EXAMPLE:
-        raise _too_long(clip, clip.end - start)
-    samples = _load_with_context(clip, start - lead, end)
+    if clip.end is not None:
+        _check_length(clip, clip.end - start)
+    samples = _load_with_context(clip, start - lead)
     length = len(samples) / SAMPLE_RATE - lead if clip.end is None else clip.end - start
-    if length > LONGEST_EXAMPLE:
-        raise _too_long(clip, length)
-    if len(samples) < 0.03 * SAMPLE_RATE:
-        raise QueryError(f"{clip}: too short to hold a word; give an example of at least {SHORTEST_EXAMPLE:g} s")
+    _check_length(clip, length)
     frames = encoder.frames([log_mel(samples)])[0]
     first, last = frame_range(lead, lead + length, len(frames))
-    return encoder.trim(frames[first:last])
+    frames = encoder.trim(frames[first:last])
+    _check_length(clip, len(frames) * FRAME_SECONDS)
+    return frames
 
 
 def measure(
@@ -223,19 +215,28 @@ def _frames(expected: float, factors: Sequence[float]) -> tuple[int, ...]:
     return tuple(sorted({max(2, round(expected * factor)) for factor in factors}))
 
 
-def _load_with_context(clip: Clip, start: Seconds, end: Seconds | None) -> Floats:
+def _load_with_context(clip: Clip, start: Seconds) -> Floats:
+    """Samples from `start` to CONTEXT after the clip, or to its end where the recording ends before that."""
     most = LONGEST_EXAMPLE + 2 * CONTEXT
-    try:
-        return load(Clip(clip.path, start, end), max_seconds=most)
-    except AudioError:
-        return load(Clip(clip.path, start, clip.end), max_seconds=most)
+    if clip.end is not None:
+        try:
+            return load(Clip(clip.path, start, clip.end + CONTEXT), max_seconds=most)
+        except AudioError:
+            pass
+    return load(Clip(clip.path, start, clip.end), max_seconds=most)
 
 
-def _too_long(clip: Clip, seconds: Seconds) -> QueryError:
-    return QueryError(
-        f"{clip}: {seconds:.1f} s is too long for an example; name a word or phrase in it as FILE@START-END "
-        f"(up to {LONGEST_EXAMPLE:g} s)"
-    )
+def _check_length(clip: Clip, seconds: Seconds) -> None:
+    if seconds > LONGEST_EXAMPLE:
+        raise QueryError(
+            f"{clip}: {seconds:.1f} s is too long for an example; name a word or phrase in it as FILE@START-END "
+            f"(up to {LONGEST_EXAMPLE:g} s)"
+        )
+    if seconds < SHORTEST_EXAMPLE:
+        raise QueryError(
+            f"{clip}: {seconds:.2f} s of speech is too short for an example; give a word or phrase of at least "
+            f"{SHORTEST_EXAMPLE:g} s"
+        )
 
 
 def _matches(recording: Recording, within: str | None) -> bool:

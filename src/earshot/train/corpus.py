@@ -89,7 +89,7 @@ def words_of(text: str) -> list[str]:
     """Lower-case words of a transcript; empty when it holds digits, whose reading is unknown."""
     if re.search(r"\d", text):
         return []
-    words = re.findall(r"[a-z']+", text.lower().replace("’", "'"))
+    words = (word.strip("'") for word in re.findall(r"[a-z']+", text.lower().replace("’", "'")))
     return [w for w in words if re.search("[a-z]", w)]
 
 

@@ -39,6 +39,8 @@ class TrainOptions:
     phone: float = 1.0
     save_every: int = 100
     workers: int = 1
+    stop_after: int | None = None
+    """End this sitting at this step; the schedule still runs to `steps`."""
 
 
 class TrainingError(RuntimeError):
@@ -76,10 +78,12 @@ def train(batcher: Batcher, config: WordConfig, options: TrainOptions, folder: P
         optimizer.step()
         running = {k: running[k] + (float(parts[k]) if k in parts else len(batch["labels"])) for k in running}
         if rank == 0 and (step % 20 == 0 or step == options.steps):
-            _log(folder, step, running, time.monotonic() - since, world)
+            _log(folder, step, (step - 1) % 20 + 1, running, time.monotonic() - since, world)
             since, running = time.monotonic(), dict.fromkeys(running, 0.0)
         if rank == 0 and (step % options.save_every == 0 or step == options.steps):
             save(folder / "last.pt", model, optimizer, step)
+        if step == options.stop_after:
+            break
     return model.eval()
 
 
@@ -170,9 +174,10 @@ def _average_gradients(model: nn.Module, world: int) -> None:
         offset += p.numel()
 
 
-def _log(folder: Path, step: int, running: dict[str, float], seconds: float, world: int) -> None:
+def _log(folder: Path, step: int, n: int, running: dict[str, float], seconds: float, world: int) -> None:
+    """One line about the last `n` steps."""
     line = {"step": step, "seconds": round(seconds, 1), "spans_per_second": round(running["words"] * world / seconds)}
-    line |= {k: round(running[k] / 20, 4) for k in ("clap", "dwd", "phone")}
+    line |= {k: round(running[k] / n, 4) for k in ("clap", "dwd", "phone")}
     with open(folder / "log.jsonl", "a") as log:
         log.write(json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)

@@ -1,0 +1,93 @@
+"""Scores on arrays small enough to check by hand, and against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from earshot import scores
+
+
+def test_frame_scores_are_inner_products() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(-127, 128, (40_000, 7), dtype=np.int8)
+    queries = rng.standard_normal((3, 7)).astype(np.float32)
+    np.testing.assert_allclose(
+        scores.frame_scores(frames, queries), queries @ frames.T.astype(np.float32), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_frames_left_counts_down_in_each_stretch() -> None:
+    assert scores.frames_left(np.array([0, 3, 3, 5])).tolist() == [3, 2, 1, 2, 1]
+
+
+def test_candidates_find_the_planted_span_with_its_length() -> None:
+    similarity = np.full(200, -1.0, np.float32)
+    similarity[90:100] = 1.0
+    starts, lengths = scores.candidates(similarity, scores.frames_left(np.array([0, 200])), (5, 10, 20), top=1)
+    assert starts.tolist() == [90] or lengths.tolist() == [5]
+    mean = similarity[starts[0] : starts[0] + lengths[0]].mean()
+    assert mean == 1.0
+
+
+def test_candidates_stay_inside_a_stretch() -> None:
+    similarity = np.zeros(30, np.float32)
+    similarity[8:13] = 1.0  # across the border of two stretches
+    starts, lengths = scores.candidates(similarity, scores.frames_left(np.array([0, 10, 30])), (4, 6), top=50)
+    assert all(start + length <= (10 if start < 10 else 30) for start, length in zip(starts, lengths, strict=True))
+
+
+def test_no_candidates_where_every_stretch_is_too_short() -> None:
+    starts, _ = scores.candidates(np.ones(4, np.float32), scores.frames_left(np.array([0, 2, 4])), (3,), top=5)
+    assert len(starts) == 0
+    starts, _ = scores.candidates(np.ones(2, np.float32), scores.frames_left(np.array([0, 2])), (3,), top=5)
+    assert len(starts) == 0
+
+
+def test_span_cosine_against_the_definition() -> None:
+    rng = np.random.default_rng(1)
+    windows = rng.integers(-127, 128, (4, 12, 6), dtype=np.int8)
+    projection = rng.standard_normal((5, 6)).astype(np.float32)
+    query = rng.standard_normal(5).astype(np.float32)
+    query /= np.linalg.norm(query)
+    found = scores.span_cosines(windows, query, projection, np.full(4, 3), np.full(4, 8))
+    for k in range(4):
+        cosines = []
+        for start in (2, 3, 4):
+            for end in (7, 8, 9):
+                span = projection @ windows[k, start:end].sum(axis=0, dtype=np.float32)
+                cosines.append(span @ query / np.linalg.norm(span))
+        assert abs(found[k] - max(cosines)) < 1e-5
+
+
+def test_alignment_finds_the_states_in_order() -> None:
+    """Three states said in frames 4-6, 7, 8-10 of a window in which everything else costs."""
+    local = np.full((1, 15, 3), -2.0, np.float32)
+    local[0, 4:7, 0] = local[0, 7, 1] = local[0, 8:11, 2] = 1.0
+    aligned = scores.align(local)
+    assert (aligned.start[0], aligned.end[0]) == (4, 11)
+    assert aligned.score[0] == 1.0
+
+
+def test_alignment_may_skip_a_state_at_a_cost() -> None:
+    local = np.full((1, 8, 3), -5.0, np.float32)
+    local[0, 2:4, 0] = local[0, 4:6, 2] = 1.0
+    aligned = scores.align(local, skip=1.0)
+    assert (aligned.start[0], aligned.end[0]) == (2, 6)
+    np.testing.assert_allclose(aligned.score[0], (4 - 1) / 4)
+
+
+def test_alignment_does_not_take_states_backwards() -> None:
+    local = np.full((1, 6, 2), -3.0, np.float32)
+    local[0, 1, 1] = local[0, 3, 0] = 1.0
+    assert scores.align(local).score[0] < 0
+
+
+def test_suppression_keeps_the_better_of_two_that_overlap() -> None:
+    starts, ends = np.array([0.0, 0.1, 2.0, 0.0], np.float32), np.array([1.0, 1.1, 3.0, 1.0], np.float32)
+    groups, ranking = np.array([0, 0, 0, 1]), np.array([0.5, 0.9, 0.1, 0.7], np.float32)
+    assert scores.suppress(starts, ends, groups, ranking).tolist() == [1, 3, 2]
+
+
+def test_logistic_by_hand() -> None:
+    probability = scores.logistic(np.array([[1.0, 2.0]], np.float32), np.array([2.0, -1.0, 0.0], np.float32))
+    np.testing.assert_allclose(probability, [0.5])

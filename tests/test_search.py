@@ -1,0 +1,162 @@
+"""Search over a library whose frames say plainly which phone is heard: hits must be where the words were put."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earshot.encoders.clock import FRAME_SECONDS, N_CLASSES, SILENCE
+from earshot.encoders.word import WordEncoder, phone_ids
+from earshot.features import N_MELS, Floats
+from earshot.library import EncoderIdentity, Fingerprint, Store, Stretch
+from earshot.pronounce import PHONES, pronounce
+from earshot.search import Searcher, example_query
+from earshot.types import Clip, EarshotError, QueryError
+
+FRAMES_PER_PHONE = 3
+
+
+@dataclass(frozen=True)
+class PlainEncoder(WordEncoder):
+    """Frames are one-hot phones, embeddings their mean."""
+
+    def embed_phones(self, pronunciations: Sequence[Sequence[str]]) -> Floats:
+        sums = np.stack([np.bincount(phone_ids(p), minlength=N_CLASSES) for p in pronunciations])
+        vectors: Floats = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+        return vectors
+
+
+@pytest.fixture
+def encoder() -> PlainEncoder:
+    eye = np.eye(N_CLASSES, dtype=np.float32)
+    return PlainEncoder(
+        "plain", "0" * 16, Path("nowhere"), np.zeros(N_MELS, np.float32), np.ones(N_MELS, np.float32),
+        projection=eye, phone_weights=6 * eye, phone_bias=np.zeros(N_CLASSES, np.float32),
+        phone_seconds=np.full(len(PHONES), FRAMES_PER_PHONE * FRAME_SECONDS, np.float32),
+        typed_calibration=np.array([4, 2, 0, 0, 0, 0, -5], np.float32),
+        spoken_calibration=np.array([4, 2, 0, 0, 0, 0, -5], np.float32),
+    )  # fmt: skip
+
+
+def said(text: str) -> np.ndarray:
+    """Frames (n, N_CLASSES) int8 of each word's phones, three frames a phone and three of silence between words."""
+    ids = [SILENCE]
+    for word in text.split():
+        ids += [*phone_ids(pronounce(word)[0]), SILENCE]
+    frames = np.zeros((len(ids) * FRAMES_PER_PHONE, N_CLASSES), np.int8)
+    frames[np.arange(len(frames)), np.repeat(ids, FRAMES_PER_PHONE)] = 127
+    return frames
+
+
+def when(text: str, word: str) -> tuple[float, float]:
+    """Seconds between which the first `word` of `text` is said."""
+    before = text.split()[: text.split().index(word)]
+    first = 1 + sum(len(pronounce(w)[0]) + 1 for w in before)
+    unit = FRAMES_PER_PHONE * FRAME_SECONDS
+    return first * unit, (first + len(pronounce(word)[0])) * unit
+
+
+TALK = "the gradient of a function points uphill while water runs down the telescope"
+NEWS = "nobody paid for the telescope and the council adjourned"
+
+
+@pytest.fixture
+def searcher(tmp_path: Path, encoder: PlainEncoder) -> Iterator[Searcher]:
+    identity = EncoderIdentity(encoder.name, encoder.digest, encoder.frame_dim, FRAME_SECONDS)
+    with Store.create_or_open(tmp_path / "library", identity) as store:
+        for path, stretches in (
+            ("/a/talk.wav", [Stretch(10.0, said(TALK))]),
+            ("/b/news.wav", [Stretch(0.0, said("good evening")), Stretch(20.0, said(NEWS))]),
+        ):
+            store.add(path, Fingerprint(1, 1), 60.0, 30.0, stretches)
+        yield Searcher(store, encoder)
+
+
+def test_a_typed_word_is_found_where_it_was_said(searcher: Searcher) -> None:
+    hit = searcher.find("gradient")[0]
+    start, end = when(TALK, "gradient")
+    assert hit.recording.path == "/a/talk.wav"
+    assert hit.query == "gradient"
+    assert hit.start == pytest.approx(10 + start, abs=0.05)
+    assert hit.end == pytest.approx(10 + end, abs=0.05)
+    assert hit.score > 0.95
+    assert hit.probability > 0.9
+
+
+def test_every_place_is_one_hit_and_others_are_far_less_probable(searcher: Searcher) -> None:
+    hits = searcher.find("telescope", top=None)
+    assert {hit.recording.path for hit in hits[:2]} == {"/a/talk.wav", "/b/news.wav"}
+    assert hits[2].probability < 0.5 * hits[1].probability
+    assert [h.probability for h in hits] == sorted((h.probability for h in hits), reverse=True)
+    places = [(h.recording.id, h.start, h.end) for h in hits]
+    for k, (recording, start, end) in enumerate(places):
+        for other, begin, stop in places[:k]:
+            overlap = min(end, stop) - max(start, begin)
+            assert other != recording or overlap <= 0.5 * min(end - start, stop - begin) + 1e-6
+
+
+def test_a_phrase_is_found_as_one_stretch(searcher: Searcher) -> None:
+    hit = searcher.find("the council")[0]
+    assert hit.recording.path == "/b/news.wav"
+    assert hit.end == pytest.approx(20 + when(NEWS, "council")[1], abs=0.05)
+    assert hit.end - hit.start > when(NEWS, "council")[1] - when(NEWS, "council")[0]
+
+
+def test_top_threshold_and_within(searcher: Searcher) -> None:
+    assert len(searcher.find("telescope", top=1)) == 1
+    assert all(hit.probability >= 0.9 for hit in searcher.find("telescope", top=None, threshold=0.9))
+    assert {hit.recording.path for hit in searcher.find("telescope", within="*/news.wav")} == {"/b/news.wav"}
+    assert {hit.recording.path for hit in searcher.find("telescope", within="talk.*")} == {"/a/talk.wav"}
+    assert searcher.find("telescope", within="nothing*") == []
+
+
+def test_a_changed_library_is_noticed(searcher: Searcher) -> None:
+    assert searcher.find("telescope", within="*/new.wav") == []
+    searcher.find("telescope")
+    searcher.store.add("/c/new.wav", Fingerprint(1, 1), 60.0, 30.0, [Stretch(0.0, said("a telescope"))])
+    assert "/c/new.wav" in {hit.recording.path for hit in searcher.find("telescope", top=3)}
+    searcher.store.remove(["/c/new.wav"])
+    assert "/c/new.wav" not in {hit.recording.path for hit in searcher.find("telescope", top=None)}
+
+
+def test_an_empty_library_has_no_hits(tmp_path: Path, encoder: PlainEncoder) -> None:
+    identity = EncoderIdentity(encoder.name, encoder.digest, encoder.frame_dim, FRAME_SECONDS)
+    with Store.create_or_open(tmp_path / "empty", identity) as store:
+        assert Searcher(store, encoder).find("telescope") == []
+        store.add("/silence.wav", Fingerprint(1, 1), 60.0, 0.0, [])
+        assert Searcher(store, encoder).find("telescope") == []
+
+
+def test_an_example_query_accepts_lengths_around_its_own(encoder: PlainEncoder) -> None:
+    frames = encoder.trim(said("telescope"))
+    query = example_query("clip", frames, encoder)
+    assert query.spoken
+    assert min(query.lengths) < len(frames) < max(query.lengths)
+    assert query.states.shape == (len(frames), N_CLASSES)
+    np.testing.assert_allclose(query.states.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "?!", "привет"])
+def test_what_cannot_be_pronounced_is_one_line(searcher: Searcher, text: str) -> None:
+    with pytest.raises(QueryError) as error:
+        searcher.find(text)
+    assert "\n" not in str(error.value)
+
+
+def test_examples_too_short_and_too_long_are_one_line(searcher: Searcher, tmp_path: Path) -> None:
+    from earshot.audio import write_wav
+
+    path = tmp_path / "clip.wav"
+    write_wav(path, np.random.default_rng(0).standard_normal(120 * 16_000).astype(np.float32) * 0.1)
+    for clip, complaint in (
+        (Clip(str(path), 1.0, 1.02), "short"),
+        (Clip(str(path)), "long"),
+        (Clip(str(path), 0, 90), "long"),
+    ):
+        with pytest.raises(EarshotError, match=complaint) as error:
+            searcher.find(clip)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,209 @@
+"""Losses against hand-worked examples, networks against their exports, batches and runs that can be made again."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.nn.functional import normalize  # noqa: E402
+
+from earshot.encoders.clock import SILENCE, frame_count  # noqa: E402
+from earshot.features import N_MELS, SAMPLE_RATE  # noqa: E402
+from earshot.train.align import Timed  # noqa: E402
+from earshot.train.batches import Batcher, BatchOptions, frame_phones  # noqa: E402
+from earshot.train.corpus import Corpus, Utterance, read_corpus, words_of  # noqa: E402
+from earshot.train.losses import clap, dwd, phone_cross_entropy  # noqa: E402
+from earshot.train.model import TextTower, WordConfig, WordModel  # noqa: E402
+
+SMALL = WordConfig(front=16, hidden=12, layers=2, frame_dim=8, dim=8, phone_embedding=6, text_hidden=7, dropout=0.0)
+
+
+def test_clap_of_two_words_by_hand() -> None:
+    """Orthogonal texts, audio equal to its text: each cross-entropy is log(1 + exp(-scale))."""
+    text = torch.eye(2)
+    loss = clap(text[[0, 1]], text, torch.tensor([0, 1]), torch.tensor(3.0))
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(-3.0)), rel=1e-5)
+
+
+def test_clap_takes_other_instances_of_a_word_neither_as_right_nor_as_wrong() -> None:
+    """Text to audio: instance a of word 0 competes with word 1 only, not with instance b of word 0."""
+    text = torch.eye(2)
+    audio = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    scale = 2.0
+    to_text = [math.log(1 + math.exp(scale * d)) for d in (-1.0, 0.2, -1.0)]
+    first = (math.log(1 + math.exp(scale * (0 - 1))) + math.log(1 + math.exp(scale * (0 - 0.6)))) / 2
+    second = math.log(1 + (math.exp(scale * 0) + math.exp(scale * 0.8)) / math.exp(scale))
+    expected = (sum(to_text) / 3 + (first + second) / 2) / 2
+    assert float(clap(audio, text, torch.tensor([0, 0, 1]), torch.tensor(scale))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dwd_by_hand() -> None:
+    """Two words, two identical instances each, orthogonal: own cosine 1, other 0."""
+    audio = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    loss = dwd(audio, torch.tensor([5, 5, 9, 9]), torch.tensor(4.0))
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(-4.0)), rel=1e-5)
+
+
+def test_dwd_leaves_the_instance_out_of_its_own_centroid() -> None:
+    audio = normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]), dim=1)
+    loss = dwd(audio, torch.tensor([0, 0, 1]), torch.tensor(1.0))
+    other = float(audio[0] @ audio[2])
+    expected = math.log(1 + math.exp(other)) + 1
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_dwd_without_a_repeated_word_is_zero_and_has_a_gradient() -> None:
+    audio = torch.eye(3, requires_grad=True)
+    loss = dwd(audio, torch.tensor([0, 1, 2]), torch.tensor(1.0))
+    loss.backward()
+    assert loss.item() == 0
+    assert audio.grad is not None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_agree_with_float64(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    audio = normalize(torch.randn(40, 16, generator=generator, dtype=torch.float64), dim=1)
+    text = normalize(torch.randn(9, 16, generator=generator, dtype=torch.float64), dim=1)
+    labels = torch.arange(40) % 9
+    for scale in (1.0, 30.0):
+        s = torch.tensor(scale, dtype=torch.float64)
+        assert float(clap(audio.float(), text.float(), labels, s.float())) == pytest.approx(
+            float(clap(audio, text, labels, s)), rel=1e-4
+        )
+        assert float(dwd(audio.float(), labels, s.float())) == pytest.approx(float(dwd(audio, labels, s)), rel=1e-4)
+
+
+def test_phone_loss_leaves_padding_out() -> None:
+    logits = torch.zeros(1, 3, 4)
+    logits[0, 2] = 50.0
+    loss = phone_cross_entropy(logits, torch.tensor([[0, 1, -1]]))
+    assert float(loss) == pytest.approx(math.log(4), rel=1e-5)
+
+
+def test_padding_never_reaches_a_real_frame() -> None:
+    torch.manual_seed(0)
+    model = WordModel(SMALL).eval()
+    mel = torch.randn(1, 61, N_MELS)
+    alone = model.audio(mel, torch.tensor([61]))
+    beside = model.audio(
+        torch.cat([torch.nn.functional.pad(mel, (0, 0, 0, 40)), torch.randn(1, 101, N_MELS)]), torch.tensor([61, 101])
+    )
+    torch.testing.assert_close(beside[:1, : frame_count(61)], alone)
+
+
+def test_exported_towers_do_what_the_trained_ones_do(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from earshot.train.export import audio_graph, text_graph
+
+    torch.manual_seed(1)
+    model = WordModel(SMALL).eval()
+    lengths = np.array([203, 150, 31, 1], np.int32)
+    mel = np.random.default_rng(0).standard_normal((4, 203, N_MELS)).astype(np.float32)
+    for row, n in enumerate(lengths):
+        mel[row, n:] = 0
+    run = onnxruntime.InferenceSession(audio_graph(model.audio).SerializeToString()).run
+    found = run(None, {"mel": mel, "lengths": lengths})[0]
+    with torch.no_grad():
+        expected = model.audio(torch.tensor(mel), torch.tensor(lengths).long()).numpy()
+    for row, n in enumerate(lengths):
+        np.testing.assert_allclose(found[row, : frame_count(n)], expected[row, : frame_count(n)], atol=1e-5)
+    phones, n_phones = np.array([[3, 7, 1], [5, SILENCE, SILENCE]]), np.array([3, 1], np.int32)
+    text: TextTower = model.text
+    run = onnxruntime.InferenceSession(text_graph(text).SerializeToString()).run
+    with torch.no_grad():
+        expected = text(torch.tensor(phones), torch.tensor(n_phones).long()).numpy()
+    np.testing.assert_allclose(run(None, {"phones": phones, "lengths": n_phones})[0], expected, atol=1e-5)
+
+
+def corpus(seed: int = 0) -> Corpus:
+    """Twelve utterances of noise "said" by three speakers."""
+    rng = np.random.default_rng(seed)
+    samples = (rng.standard_normal(12 * 2 * SAMPLE_RATE) * 2000).astype(np.int16)
+    phones = [Timed(0.2 + 0.1 * k, 0.3 + 0.1 * k, p) for k, p in enumerate("K AE T S AE T D AO G".split())]
+    words = [Timed(0.2, 0.6, "cats"), Timed(0.6, 0.8, "at"), Timed(0.8, 1.1, "dog")]
+    made = [
+        Utterance(
+            str(k), "noise", f"s{k % 3}", "train", k * 2 * SAMPLE_RATE, 2 * SAMPLE_RATE, tuple(words), tuple(phones)
+        )
+        for k in range(12)
+    ]
+    return Corpus(tuple(made), samples)
+
+
+PRIORS = (np.zeros(N_MELS, np.float32), np.ones(N_MELS, np.float32))
+
+
+def test_a_batch_is_the_same_each_time_and_another_at_each_step() -> None:
+    first, again = (Batcher([corpus()], BatchOptions(chunks=6), PRIORS, seed=3) for _ in range(2))
+    one, two = first.batch(7), again.batch(7)
+    for name in one.__slots__:
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+    assert not np.array_equal(one.mel[:, :5], first.batch(8).mel[:, :5])
+    assert not np.array_equal(one.mel[:, :5], first.batch(7, rank=1).mel[:, :5])
+
+
+def test_spans_of_a_batch_lie_in_their_rows_and_labels_name_their_texts() -> None:
+    batch = Batcher([corpus()], BatchOptions(chunks=8), PRIORS).batch(0)
+    n_frames = np.array([frame_count(int(n)) for n in batch.lengths])
+    assert (batch.starts < batch.ends).all()
+    assert (batch.ends <= n_frames[batch.rows]).all()
+    assert set(batch.labels) == set(range(len(batch.texts)))
+    for text, n in zip(batch.texts, batch.text_lengths, strict=True):
+        assert (text[:n] < SILENCE).all()
+        assert (text[n:] == SILENCE).all()
+    assert batch.targets.shape[1] == frame_count(batch.mel.shape[1])
+
+
+def test_frame_phones_are_those_said_at_the_middle_of_a_frame() -> None:
+    times = np.array([[0.0, 0.05], [0.05, 0.10], [0.20, 0.30]], np.float32)
+    assert frame_phones(np.array([4, 9, 2]), times, 6).tolist() == [4, 9, 9, SILENCE, SILENCE, 2]
+
+
+def test_training_resumed_is_training_never_stopped(tmp_path: Path) -> None:
+    from earshot.train.loop import TrainOptions, train
+
+    def run(folder: Path, stops: tuple[int, ...]) -> dict[str, torch.Tensor]:
+        for steps in stops:
+            batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS, seed=1)
+            options = TrainOptions(steps=4, save_every=1, workers=0, stop_after=steps)
+            model = train(batcher, SMALL, options, folder)
+        return model.state_dict()
+
+    whole, parts = run(tmp_path / "whole", (4,)), run(tmp_path / "parts", (2, 4))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=0)
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 4
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_in_one_line(tmp_path: Path) -> None:
+    from earshot.train.loop import TrainingError, TrainOptions, train
+
+    batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
+    train(batcher, SMALL, TrainOptions(steps=1, workers=0), tmp_path)
+    with pytest.raises(TrainingError, match="another architecture") as error:
+        train(batcher, WordConfig(hidden=10), TrainOptions(steps=1, workers=0), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_words_of_a_transcript() -> None:
+    assert words_of("THE BOY'S 'dog', etc.") == ["the", "boy's", "dog", "etc"]
+    assert words_of("ROOM 12") == []
+
+
+def test_a_corpus_cut_short_by_a_kill_is_read_up_to_its_last_whole_line(tmp_path: Path) -> None:
+    from dataclasses import asdict
+
+    lines = [json.dumps(asdict(u)) for u in corpus().utterances[:2]]
+    (tmp_path / "utterances.jsonl").write_text(lines[0] + "\n" + lines[1][:40])
+    corpus().samples.tofile(tmp_path / "samples.i16")
+    read = read_corpus(tmp_path)
+    assert [u.id for u in read.utterances] == ["0"]
+    assert read.read(read.utterances[0]).shape == (2 * SAMPLE_RATE,)
