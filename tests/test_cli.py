@@ -22,6 +22,7 @@ from conftest import Talk, ToyEncoder
 import earshot
 from earshot import cli
 from earshot.library import Store
+from earshot.search import Searcher
 from earshot.types import AudioError, Clip, Hit, QueryError
 
 Earshot = Callable[..., tuple[int, str, str]]
@@ -297,6 +298,16 @@ def test_what_cannot_be_asked_is_one_line_and_2(
 ) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "") and told in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("query", ["", "  ", "?!", "你好", "--like=long.wav@1-1.02", "--like=long.wav@0-119"])
+def test_what_cannot_be_searched_for_is_one_line_and_2(
+    run: Earshot, indexed: None, talk: Talk, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setattr("earshot.search.Searcher", Searcher)
+    talk("long.wav", 120)
+    code, out, err = run("find", query)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "unexpected" not in err
 
 
 def test_an_example_that_is_not_there(run: Earshot, indexed: None) -> None:

@@ -18,7 +18,7 @@ from earshot.features import N_MELS, SAMPLE_RATE  # noqa: E402
 from earshot.train.align import Timed  # noqa: E402
 from earshot.train.batches import Batcher, BatchOptions, frame_phones  # noqa: E402
 from earshot.train.corpus import Corpus, Utterance, read_corpus, words_of  # noqa: E402
-from earshot.train.losses import clap, dwd, phone_cross_entropy  # noqa: E402
+from earshot.train.losses import Spans, clap, detection, dwd, phone_cross_entropy  # noqa: E402
 from earshot.train.model import TextTower, WordConfig, WordModel  # noqa: E402
 
 SMALL = WordConfig(front=16, hidden=12, layers=2, frame_dim=8, dim=8, phone_embedding=6, text_hidden=7, dropout=0.0)
@@ -78,6 +78,45 @@ def test_losses_agree_with_float64(seed: int) -> None:
             float(clap(audio, text, labels, s)), rel=1e-4
         )
         assert float(dwd(audio.float(), labels, s.float())) == pytest.approx(float(dwd(audio, labels, s)), rel=1e-4)
+
+
+def test_detection_by_a_plain_loop() -> None:
+    """Every window that is as long as a text, ends before the padding and is not where the text is said."""
+    rng = np.random.default_rng(0)
+    projected = rng.standard_normal((2, 24, 5)).astype(np.float32)
+    lengths = (24, 15)
+    text = rng.standard_normal((2, 5)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    spans, said = (
+        [(0, 4, 8, 0), (1, 2, 6, 0), (0, 10, 16, 1)],
+        [(0, 4, 8, 0), (1, 2, 6, 0), (0, 10, 16, 1), (1, 7, 12, 1)],
+    )
+    scale, total = 3.0, 0.0
+    for u, mean in ((0, 4), (1, 6)):
+        negatives = []
+        for length in (round(0.7 * mean), mean, round(1.4 * mean)):
+            for row in range(2):
+                for begin in range(0, lengths[row] - length + 1, 2):
+                    middle = begin + length / 2
+                    if any(r == row and s - 2 <= middle <= e + 2 and t == u for r, s, e, t in said):
+                        continue
+                    window = projected[row, begin : begin + length].sum(axis=0)
+                    negatives.append(math.exp(scale * text[u] @ window / np.linalg.norm(window)))
+        own = []
+        for row, start, end, label in spans:
+            if label == u:
+                span = projected[row, start:end].sum(axis=0)
+                own.append(math.log(1 + sum(negatives) / math.exp(scale * text[u] @ span / np.linalg.norm(span))))
+        total += sum(own) / len(own)
+    found = detection(
+        torch.tensor(projected),
+        torch.tensor(lengths),
+        torch.tensor(text),
+        Spans(*torch.tensor(spans).T),
+        Spans(*torch.tensor(said).T),
+        torch.tensor(scale),
+    )
+    assert found.item() == pytest.approx(total / 2, rel=1e-4)
 
 
 def test_phone_loss_leaves_padding_out() -> None:

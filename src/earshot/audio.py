@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.types import AudioError, Clip, Seconds
+from earshot.types import AudioError, Clip, QueryError, Seconds
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -100,7 +100,8 @@ def load(clip: Clip, *, max_seconds: Seconds | None = None) -> NDArray[np.float3
 
     Common formats are decoded from a little before the clip only. Right to the sample, but to 1 ms in Matroska and
     WebM, whose clocks tick in milliseconds, and in Ogg Vorbis, whose blocks vary in length.
-    Raises AudioError when the clip lies outside its recording, has no length, or is longer than `max_seconds`.
+    Raises AudioError when the clip lies outside its recording or has no length, QueryError when it is longer than
+    `max_seconds`.
     """
     start, end = clip.start or 0.0, math.inf if clip.end is None else clip.end
     if not (math.isfinite(start) and 0 <= start < end):
@@ -108,7 +109,7 @@ def load(clip: Clip, *, max_seconds: Seconds | None = None) -> NDArray[np.float3
     limit = math.inf if max_seconds is None else max_seconds
     too_long = f"longer than {limit:g} s; name a shorter stretch of it, as in FILE@START-END"
     if math.isfinite(end) and end - start > limit + 1e-6:
-        raise _error(str(clip), too_long)
+        raise QueryError(f"{clip}: {too_long}")
     first = round(start * SAMPLE_RATE)
     last = math.inf if math.isinf(end) else round(end * SAMPLE_RATE)
     found: list[NDArray[np.float32]] = []
@@ -119,7 +120,7 @@ def load(clip: Clip, *, max_seconds: Seconds | None = None) -> NDArray[np.float3
             found.append(samples[max(0, first - position) : max(0, int(min(last - position, len(samples))))])
             held += len(found[-1])
             if held > limit * SAMPLE_RATE + 1:
-                raise _error(str(clip), too_long)
+                raise QueryError(f"{clip}: {too_long}")
             if reached >= last:
                 break
     if held == 0 or (clip.end is not None and last > reached + _SLACK * SAMPLE_RATE):

@@ -46,6 +46,11 @@ class Span:
         return (self.start + self.end) / 2
 
 
+def _plain(seconds: Seconds) -> str:
+    """To the millisecond, without trailing zeros."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """A spoken example: a whole audio file, or the stretch of it between `start` and `end`."""
@@ -57,7 +62,7 @@ class Clip:
     def __str__(self) -> str:
         if self.start is None and self.end is None:
             return self.path
-        return f"{self.path}@{self.start or 0:g}-{'' if self.end is None else f'{self.end:g}'}"
+        return f"{self.path}@{_plain(self.start or 0)}-{'' if self.end is None else _plain(self.end)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from earshot.encoders.clock import SILENCE, SUBSAMPLING, centres, frame_range
+from earshot.encoders.clock import FRAME_SECONDS, SILENCE, centres, frame_count, frame_range
 from earshot.features import HOP, SAMPLE_RATE, Floats, log_mel, normalise
 from earshot.pronounce import PHONES, pronounce_word
 from earshot.train import augment
@@ -50,7 +50,8 @@ class BatchOptions:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """mel (b, t, N_MELS), lengths (b,), targets (b, ceil(t/4)) phone ids or -1; spans: row, start, end, label (s,);
-    texts (u, n) phone ids padded with SILENCE, text_lengths (u,). Label k is row k of texts."""
+    texts (u, n) phone ids padded with SILENCE, text_lengths (u,). Label k is row k of texts.
+    said (4, m): row, start, end and label of every place where the phones of a text are said, chosen or not."""
 
     mel: Floats
     lengths: Ints
@@ -61,6 +62,7 @@ class Batch:
     labels: Ints
     texts: Ints
     text_lengths: Ints
+    said: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,11 +173,11 @@ def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> 
     """Pad chunks to one length and choose the spans."""
     lengths = np.array([len(c.mel) for c in chunks])
     mel = np.zeros((len(chunks), lengths.max(), chunks[0].mel.shape[1]), np.float32)
-    targets = np.full((len(chunks), -(-int(lengths.max()) // SUBSAMPLING)), -1)
+    targets = np.full((len(chunks), frame_count(int(lengths.max()))), -1)
     spans: list[tuple[int, int, int, tuple[int, ...]]] = []
     for row, chunk in enumerate(chunks):
         mel[row, : len(chunk.mel)] = chunk.mel
-        n = -(-len(chunk.mel) // SUBSAMPLING)
+        n = frame_count(len(chunk.mel))
         targets[row, :n] = frame_phones(chunk.phones, chunk.phone_times, n)
         for start, end, phones in _spans(chunk, rng, options):
             first, last = frame_range(start, end, n)
@@ -187,7 +189,25 @@ def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> 
         texts[k, : len(name)] = name
     rows, starts, ends = (np.array([s[k] for s in spans]) for k in range(3))
     labels = np.array([number[s[3]] for s in spans])
-    return Batch(mel, lengths, targets, rows, starts, ends, labels, texts, np.array([len(n) for n in names]))
+    said = np.concatenate([np.stack([rows, starts, ends, labels]), _said(chunks, names)], 1)
+    return Batch(mel, lengths, targets, rows, starts, ends, labels, texts, np.array([len(n) for n in names]), said)
+
+
+def _said(chunks: Sequence[_Chunk], names: Sequence[tuple[int, ...]]) -> Ints:
+    """(4, m): row, start, end, label of every place where the aligned phones of a chunk are those of a text."""
+    found = []
+    patterns = [bytes(name) for name in names]
+    for row, chunk in enumerate(chunks):
+        n = frame_count(len(chunk.mel))
+        phones = bytes(chunk.phones.astype(np.uint8))
+        for label, pattern in enumerate(patterns):
+            k = phones.find(pattern)
+            while k >= 0:
+                start, end = chunk.phone_times[k, 0], chunk.phone_times[k + len(pattern) - 1, 1]
+                if end > 0 and start < n * FRAME_SECONDS:
+                    found.append((row, *frame_range(start, end, n), label))
+                k = phones.find(pattern, k + 1)
+    return np.array(found, np.int64).reshape(-1, 4).T
 
 
 def frame_phones(phones: Ints, times: Floats, n_frames: int) -> Ints:

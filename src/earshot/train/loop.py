@@ -20,14 +20,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from earshot.encoders.clock import SUBSAMPLING
 from earshot.train.batches import Batch, Batcher
-from earshot.train.losses import clap, dwd, phone_cross_entropy
+from earshot.train.losses import Spans, clap, detection, dwd, phone_cross_entropy
 from earshot.train.model import WordConfig, WordModel
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """How long and how hard to train, and the weights of the three losses."""
+    """How long and how hard to train, and the weights of the losses."""
 
     steps: int = 4000
     learning_rate: float = 2e-3
@@ -37,10 +38,14 @@ class TrainOptions:
     clap: float = 1.0
     dwd: float = 0.5
     phone: float = 1.0
+    detection: float = 1.0
     save_every: int = 100
     workers: int = 1
     stop_after: int | None = None
     """End this sitting at this step; the schedule still runs to `steps`."""
+
+
+LOSSES = ("clap", "detection", "dwd", "phone")
 
 
 class TrainingError(RuntimeError):
@@ -61,22 +66,22 @@ def train(batcher: Batcher, config: WordConfig, options: TrainOptions, folder: P
             dist.broadcast(parameter.data, 0)
     folder.mkdir(parents=True, exist_ok=True)
     model.train()
-    since, running = time.monotonic(), dict.fromkeys(("clap", "dwd", "phone", "words"), 0.0)
+    since, running = time.monotonic(), dict.fromkeys((*LOSSES, "words"), 0.0)
     for batch in _loader(batcher, step, options, rank):
         step += 1
         torch.manual_seed((batcher.seed * 1_000_003 + step) * 64 + rank)
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * one_cycle(step / options.steps, options.warm_up)
         parts = losses(model, {k: torch.as_tensor(v).to(device) for k, v in batch.items()})
-        loss = options.clap * parts["clap"] + options.dwd * parts["dwd"] + options.phone * parts["phone"]
-        if not math.isfinite(float(loss)):
+        loss = torch.stack([getattr(options, name) * part for name, part in parts.items()]).sum()
+        if not math.isfinite(loss.item()):
             raise TrainingError(f"the loss of batch {step} is not finite; {folder / 'last.pt'} is the last good state")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         _average_gradients(model, world)
         nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
-        running = {k: running[k] + (float(parts[k]) if k in parts else len(batch["labels"])) for k in running}
+        running = {k: running[k] + (parts[k].item() if k in parts else len(batch["labels"])) for k in running}
         if rank == 0 and (step % 20 == 0 or step == options.steps):
             _log(folder, step, (step - 1) % 20 + 1, running, time.monotonic() - since, world)
             since, running = time.monotonic(), dict.fromkeys(running, 0.0)
@@ -88,12 +93,17 @@ def train(batcher: Batcher, config: WordConfig, options: TrainOptions, folder: P
 
 
 def losses(model: WordModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The three losses of one batch."""
+    """The losses of one batch."""
     frames = model.audio(batch["mel"], batch["lengths"])
     spans = model.audio.pool(frames, batch["rows"], batch["starts"], batch["ends"])
     texts = model.text(batch["texts"], batch["text_lengths"])
+    scale = model.clap_scale.exp().clamp(max=100)
+    instances = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"])
+    n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
+    projected = model.audio.project(frames)
     return {
-        "clap": clap(spans, texts, batch["labels"], model.clap_scale.exp().clamp(max=100)),
+        "clap": clap(spans, texts, batch["labels"], scale),
+        "detection": detection(projected, n_frames, texts, instances, Spans(*batch["said"]), scale, len(texts) % 2),
         "dwd": dwd(spans, batch["labels"], model.dwd_scale.exp().clamp(max=100)),
         "phone": phone_cross_entropy(model.audio.phone(frames), batch["targets"]),
     }
@@ -177,7 +187,7 @@ def _average_gradients(model: nn.Module, world: int) -> None:
 def _log(folder: Path, step: int, n: int, running: dict[str, float], seconds: float, world: int) -> None:
     """One line about the last `n` steps."""
     line = {"step": step, "seconds": round(seconds, 1), "spans_per_second": round(running["words"] * world / seconds)}
-    line |= {k: round(running[k] / n, 4) for k in ("clap", "dwd", "phone")}
+    line |= {k: round(running[k] / n, 4) for k in LOSSES}
     with open(folder / "log.jsonl", "a") as log:
         log.write(json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)

@@ -6,9 +6,22 @@ Equal labels mean equal pronunciations, so homophones are positives of each othe
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, normalize, softplus
+
+WINDOW_FACTORS = (0.7, 1.0, 1.4)
+
+
+class Spans(NamedTuple):
+    """Spans of frames: frames [start, end) of a row, and the number of the text said there; each (s,)."""
+
+    rows: Tensor
+    starts: Tensor
+    ends: Tensor
+    texts: Tensor
 
 
 def clap(audio: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
@@ -27,6 +40,48 @@ def clap(audio: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     to_audio = softplus(rest - own)
     counts = positive.sum(0)[labels]
     return (to_text + (to_audio / counts).sum() / positive.any(0).sum()) / 2
+
+
+def detection(
+    projected: Tensor, lengths: Tensor, text: Tensor, spans: Spans, said: Spans, scale: Tensor, offset: int = 0
+) -> Tensor:
+    """Each text against every stretch of running speech that is as long as it, wherever it is not said.
+
+    Not in the paper, whose negatives are whole words: a detector must also turn down what lies across words (open
+    question 2). projected (b, t, d): projected frames; lengths (b,) counts real ones; text (u, d). `spans` are the
+    instances of the texts, `said` all places where they are said. For the instances of a text the loss is the mean of
+    -log p(instance) among the instance and all windows of 0.7, 1 and 1.4 times the text's mean length, every second
+    frame from `offset` on, whose middle is not within two frames of where the text is said.
+    """
+    sums = torch.cat([torch.zeros_like(projected[:, :1]), projected.cumsum(1)], 1)
+    own = (normalize(sums[spans.rows, spans.ends] - sums[spans.rows, spans.starts], dim=1) * text[spans.texts]).sum(1)
+    counts = torch.bincount(spans.texts, minlength=len(text))
+    mean = torch.bincount(spans.texts, (spans.ends - spans.starts).float(), minlength=len(text)) / counts.clamp(min=1)
+    parts = [torch.full((len(text),), -torch.inf, device=text.device)]
+    for factor in WINDOW_FACTORS:
+        wanted = (mean * factor).round().long().clamp(2, projected.shape[1])
+        for length in wanted[counts > 0].unique().tolist():  # type: ignore[no-untyped-call]
+            windows = normalize(sums[:, length:] - sums[:, :-length], dim=2)[:, offset::2]
+            begins = torch.arange(windows.shape[1], device=text.device) * 2 + offset
+            real = begins + length <= lengths.unsqueeze(1)
+            of = torch.nonzero((wanted == length) & (counts > 0)).squeeze(1)
+            scores = torch.einsum("ud,bnd->ubn", scale * text[of], windows)
+            scores = scores.masked_fill(~real | _is_said(said, of, begins + length / 2, *windows.shape[:2]), -torch.inf)
+            parts.append(torch.full_like(parts[0], -torch.inf).index_put((of,), scores.flatten(1).logsumexp(1)))
+    rest = torch.stack(parts).logsumexp(0)[spans.texts]
+    loss = softplus(rest - scale * own)
+    return (loss / counts[spans.texts]).sum() / (counts > 0).sum()
+
+
+def _is_said(said: Spans, of: Tensor, middles: Tensor, rows: int, n: int) -> Tensor:
+    """(u, rows, n): whether text `of[u]` is said around the middle of window n of a row."""
+    mask = torch.zeros(len(of), rows, n, dtype=torch.int32, device=of.device)
+    number = torch.full((int(max(of.max(), said.texts.max())) + 1,), -1, device=of.device)
+    number[of] = torch.arange(len(of), device=of.device)
+    here = number[said.texts] >= 0
+    near = (middles >= said.starts[here].unsqueeze(1) - 2) & (middles <= said.ends[here].unsqueeze(1) + 2)
+    mask.index_put_((number[said.texts[here]], said.rows[here]), near.int(), accumulate=True)
+    return mask > 0
 
 
 def dwd(audio: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
