@@ -22,7 +22,7 @@ Talk = Callable[..., Path]
 class ToyEncoder:
     """Frames that depend on nothing but their own log-mels; counts what it is asked."""
 
-    name, digest, frame_dim, dim = "toy", "0123456789abcdef", 8, 8
+    name, digest, stored_dim, dim = "toy", "0123456789abcdef", 8, 8
 
     def __init__(self) -> None:
         self.batches: list[int] = []

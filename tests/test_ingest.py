@@ -27,7 +27,7 @@ from earshot.types import EncoderError, LibraryError
 
 pytestmark = pytest.mark.usefixtures("loud_is_speech")
 
-IDENTITY = EncoderIdentity(ToyEncoder.name, ToyEncoder.digest, ToyEncoder.frame_dim, 0.04)
+IDENTITY = EncoderIdentity(ToyEncoder.name, ToyEncoder.digest, ToyEncoder.stored_dim, 0.04)
 
 
 @pytest.fixture

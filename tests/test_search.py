@@ -66,11 +66,15 @@ NEWS = "nobody paid for the telescope and the council adjourned"
 
 @pytest.fixture
 def searcher(tmp_path: Path, encoder: PlainEncoder) -> Iterator[Searcher]:
-    identity = EncoderIdentity(encoder.name, encoder.digest, encoder.frame_dim, FRAME_SECONDS)
+    identity = EncoderIdentity(encoder.name, encoder.digest, encoder.stored_dim, FRAME_SECONDS)
+
+    def stored(text: str) -> np.ndarray:
+        return encoder._stored(said(text))
+
     with Store.create_or_open(tmp_path / "library", identity) as store:
         for path, stretches in (
-            ("/a/talk.wav", [Stretch(10.0, said(TALK))]),
-            ("/b/news.wav", [Stretch(0.0, said("good evening")), Stretch(20.0, said(NEWS))]),
+            ("/a/talk.wav", [Stretch(10.0, stored(TALK))]),
+            ("/b/news.wav", [Stretch(0.0, stored("good evening")), Stretch(20.0, stored(NEWS))]),
         ):
             store.add(path, Fingerprint(1, 1), 60.0, 30.0, stretches)
         yield Searcher(store, encoder)
@@ -117,14 +121,14 @@ def test_top_threshold_and_within(searcher: Searcher) -> None:
 def test_a_changed_library_is_noticed(searcher: Searcher) -> None:
     assert searcher.find("telescope", within="*/new.wav") == []
     searcher.find("telescope")
-    searcher.store.add("/c/new.wav", Fingerprint(1, 1), 60.0, 30.0, [Stretch(0.0, said("a telescope"))])
+    searcher.store.add("/c/new.wav", Fingerprint(1, 1), 60.0, 30.0, [Stretch(0.0, searcher.encoder._stored(said("a telescope")))])
     assert "/c/new.wav" in {hit.recording.path for hit in searcher.find("telescope", top=3)}
     searcher.store.remove(["/c/new.wav"])
     assert "/c/new.wav" not in {hit.recording.path for hit in searcher.find("telescope", top=None)}
 
 
 def test_an_empty_library_has_no_hits(tmp_path: Path, encoder: PlainEncoder) -> None:
-    identity = EncoderIdentity(encoder.name, encoder.digest, encoder.frame_dim, FRAME_SECONDS)
+    identity = EncoderIdentity(encoder.name, encoder.digest, encoder.stored_dim, FRAME_SECONDS)
     with Store.create_or_open(tmp_path / "empty", identity) as store:
         assert Searcher(store, encoder).find("telescope") == []
         store.add("/silence.wav", Fingerprint(1, 1), 60.0, 0.0, [])

@@ -149,7 +149,7 @@ class Library:
 def _identity(encoder: WordEncoder) -> EncoderIdentity:
     from earshot.encoders.clock import FRAME_SECONDS
 
-    return EncoderIdentity(encoder.name, encoder.digest, encoder.frame_dim, FRAME_SECONDS)
+    return EncoderIdentity(encoder.name, encoder.digest, encoder.stored_dim, FRAME_SECONDS)
 
 
 def _listed(paths: Paths) -> list[str]:

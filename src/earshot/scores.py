@@ -5,7 +5,7 @@ In and out: NumPy arrays. Pure functions; knows nothing of encoders, libraries o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -51,22 +51,27 @@ def frames_left(stretch_offsets: Ints) -> NDArray[np.int32]:
     return (ends - np.arange(len(ends))).astype(np.int32)
 
 
-def candidates(scores: Floats, left: NDArray[np.int32], lengths: Sequence[int], top: int) -> tuple[Ints, Ints]:
-    """The `top` most promising spans: (start frame, length), by mean frame score, at most one start every 8 frames.
+def candidates(
+    scores: Floats, left: NDArray[np.int32], inverse_norms: Mapping[int, Floats], top: int
+) -> tuple[Ints, Ints]:
+    """The `top` spans of greatest cosine: (start frame, length), at most one start every 8 frames.
 
-    scores (n,): inner products of one query with each frame. The mean stands in for the cosine, which is worked out
-    only for what this lets through.
+    scores (n,): inner products of one query with each projected frame. inverse_norms: for each length to try, one over
+    the norm of the sum of that many projected frames from each frame on, (n,).
     """
     n = len(scores)
     total = np.concatenate([[0.0], np.cumsum(scores, dtype=np.float64)])
     best = np.full(-(-n // _BLOCK) * _BLOCK, -np.inf, np.float32)
     which = np.zeros(len(best), np.int16)
-    for length in sorted({length for length in lengths if length <= n}):
-        mean = ((total[length:] - total[:-length]) / length).astype(np.float32)
-        mean[left[: len(mean)] < length] = -np.inf
-        better = mean > best[: len(mean)]
-        best[: len(mean)][better] = mean[better]
-        which[: len(mean)][better] = length
+    for length, inverse in inverse_norms.items():
+        if length > n:
+            continue
+        cosine = (total[length:] - total[:-length]).astype(np.float32)
+        cosine *= inverse[: len(cosine)]
+        cosine[left[: len(cosine)] < length] = -np.inf
+        better = cosine > best[: len(cosine)]
+        best[: len(cosine)][better] = cosine[better]
+        which[: len(cosine)][better] = length
     blocks = best.reshape(-1, _BLOCK)
     peak = blocks.max(axis=1)
     keep = np.flatnonzero(peak > -np.inf)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from earshot import scores
 from earshot.audio import SAMPLE_RATE, load
 from earshot.encoders.clock import FRAME_SECONDS, N_CLASSES, frame_range
-from earshot.encoders.word import WordEncoder, phone_ids
+from earshot.encoders.word import GRID, WordEncoder, phone_ids
 from earshot.features import Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.library import Store
@@ -37,8 +37,9 @@ CHUNK_BYTES = 2 << 30
 EARN = 2.5
 """What a frame earns for log probability 0 when phones are aligned: frames below exp(-EARN) cost."""
 WORST = -4.0
-_LENGTHS = (0.6, 0.75, 0.9, 1.1, 1.35, 1.65)
-_EXAMPLE_LENGTHS = (0.67, 0.83, 1.0, 1.17, 1.33)
+_SHORTER, _LONGER = 0.55, 1.8
+"""A match of a typed word may be this much shorter or longer than its phones usually take; of an example, see below."""
+_EXAMPLE_SHORTER, _EXAMPLE_LONGER = 0.6, 1.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,40 @@ class Query:
     """One way to say what is sought.
 
     vector (dim,): its embedding; states (m, N_CLASSES): the distribution over phones at each step of it;
-    lengths: in frames, those a match may have; spoken: whether it comes from an example.
+    expected: frames it usually takes; lengths: those of the encoder's grid that a match may have; spoken: whether it
+    comes from an example.
     """
 
     label: str
     vector: Floats
     states: Floats
+    expected: float
     lengths: tuple[int, ...]
     spoken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Haystack:
+    """Frames of a library, or of a piece of one, and what is worked out of them once for all queries."""
+
+    table: FrameTable
+    left: NDArray[np.int32]
+    inverse_norms: dict[int, Floats]
+
+    @classmethod
+    def of(cls, table: FrameTable, encoder: WordEncoder) -> Haystack:
+        """The table with what searching needs."""
+        return cls(table, scores.frames_left(table.stretch_offsets), encoder.inverse_norms(table.vectors))
+
+    def similarity(self, ways: Sequence[Query], encoder: WordEncoder) -> Floats:
+        """Inner products (len(ways), n) of queries with projected frames."""
+        directions = np.zeros((len(ways), encoder.stored_dim), np.float32)
+        directions[:, : encoder.frame_dim] = np.stack([way.vector for way in ways]) @ encoder.projection
+        return scores.frame_scores(self.table.vectors, directions)
+
+    def stretch_of(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the stretch that each frame is in."""
+        return np.searchsorted(self.table.stretch_offsets, frames, side="right") - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +98,7 @@ class Searcher:
 
     def __init__(self, store: Store, encoder: WordEncoder) -> None:
         self.store, self.encoder = store, encoder
-        self._tables: dict[tuple[int, ...] | None, tuple[FrameTable, NDArray[np.int32]]] = {}
+        self._whole: Haystack | None = None
         self._version = -1
 
     def find(
@@ -85,40 +112,37 @@ class Searcher:
         ways = typed_query(query, self.encoder) if isinstance(query, str) else spoken_query(query, self.encoder)
         recordings = {r.id: r for r in self.store.recordings() if _matches(r, within)}
         ids = None if within is None else tuple(sorted(recordings))
-        hits = [hit for table, left in self._chunks(ids) for hit in self._hits(table, left, ways, recordings)]
+        hits = [hit for haystack in self._haystacks(ids) for hit in self._hits(haystack, ways, recordings)]
         hits = [hit for hit in hits if threshold is None or hit.probability >= threshold]
         hits.sort(key=lambda hit: -hit.probability)
         return hits[:top]
 
-    def _chunks(self, ids: tuple[int, ...] | None) -> Iterator[tuple[FrameTable, NDArray[np.int32]]]:
+    def _haystacks(self, ids: tuple[int, ...] | None) -> Iterator[Haystack]:
         version = self.store.version()
         if version != self._version:
-            self._tables.clear()
-            self._version = version
-        if ids in self._tables:
-            yield self._tables[ids]
+            self._whole, self._version = None, version
+        if ids is None and self._whole is not None:
+            yield self._whole
             return
-        whole = self.store.totals().n_frames * self.encoder.frame_dim <= CHUNK_BYTES
+        small = self.store.totals().n_frames * self.encoder.stored_dim <= CHUNK_BYTES
         for table in self.store.frame_chunks(CHUNK_BYTES, ids):
-            pair = (table, scores.frames_left(table.stretch_offsets))
-            if whole and ids is None:
-                self._tables[ids] = pair
-            yield pair
+            haystack = Haystack.of(table, self.encoder)
+            if small and ids is None:
+                self._whole = haystack
+            yield haystack
 
-    def _hits(
-        self, table: FrameTable, left: NDArray[np.int32], ways: Sequence[Query], recordings: dict[int, Recording]
-    ) -> list[Hit]:
+    def _hits(self, haystack: Haystack, ways: Sequence[Query], recordings: dict[int, Recording]) -> list[Hit]:
+        table = haystack.table
         if not len(table.vectors):
             return []
-        directions = np.stack([way.vector @ self.encoder.projection for way in ways])
-        similarity = scores.frame_scores(table.vectors, directions)
-        found = [measure(table, left, similarity[k], way, self.encoder) for k, way in enumerate(ways)]
+        similarity = haystack.similarity(ways, self.encoder)
+        found = [measure(haystack, similarity[k], way, self.encoder) for k, way in enumerate(ways)]
         starts, ends, cosines = (
             np.concatenate([getattr(c, name) for c in found]) for name in ("starts", "ends", "cosines")
         )
         weights = self.encoder.calibration(spoken=ways[0].spoken)
         chance = scores.logistic(np.concatenate([c.features for c in found]), weights)
-        stretch = np.searchsorted(table.stretch_offsets, starts, side="right") - 1
+        stretch = haystack.stretch_of(starts)
         kept = scores.suppress(starts.astype(np.float32), ends.astype(np.float32), stretch, chance)
         hits = []
         for k in kept:
@@ -141,7 +165,7 @@ def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
         ids = phone_ids(phones)
         expected = encoder.phone_seconds[ids].sum() / FRAME_SECONDS
         states = np.eye(N_CLASSES, dtype=np.float32)[ids]
-        queries.append(Query(text, vector, states, _frames(expected, _LENGTHS), False))
+        queries.append(Query(text, vector, states, expected, _lengths(expected, _SHORTER, _LONGER), False))
     return queries
 
 
@@ -154,7 +178,8 @@ def spoken_query(clip: Clip, encoder: WordEncoder) -> list[Query]:
 def example_query(label: str, frames: NDArray[np.int8], encoder: WordEncoder) -> Query:
     """The query that the frames (n, frame_dim) of a spoken word are."""
     states = np.exp(encoder.phone_log_probabilities(frames))
-    return Query(label, encoder.pool(frames), states, _frames(len(frames), _EXAMPLE_LENGTHS), True)
+    lengths = _lengths(len(frames), _EXAMPLE_SHORTER, _EXAMPLE_LONGER)
+    return Query(label, encoder.pool(frames), states, float(len(frames)), lengths, True)
 
 
 def example_frames(clip: Clip, encoder: WordEncoder) -> NDArray[np.int8]:
@@ -173,18 +198,18 @@ def example_frames(clip: Clip, encoder: WordEncoder) -> NDArray[np.int8]:
     return frames
 
 
-def measure(
-    table: FrameTable, left: NDArray[np.int32], similarity: Floats, query: Query, encoder: WordEncoder
-) -> Candidates:
+def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordEncoder) -> Candidates:
     """The best candidates for one query: span by alignment, cosine, and features for the probability."""
-    starts, lengths = scores.candidates(similarity, left, query.lengths, CANDIDATES)
+    table = haystack.table
+    norms = {length: haystack.inverse_norms[length] for length in query.lengths}
+    starts, lengths = scores.candidates(similarity, haystack.left, norms, CANDIDATES)
     width = int(max(query.lengths)) + 2 * MARGIN
-    stretch = np.searchsorted(table.stretch_offsets, starts, side="right") - 1
+    stretch = haystack.stretch_of(starts)
     lowest, highest = table.stretch_offsets[stretch], table.stretch_offsets[stretch + 1]
     begin = np.maximum(starts - MARGIN, lowest)
     columns = begin[:, None] + np.arange(width)
     outside = columns >= np.minimum(starts + lengths + MARGIN, highest)[:, None]
-    windows = table.vectors[np.minimum(columns, len(table.vectors) - 1)]
+    windows = table.vectors[np.minimum(columns, len(table.vectors) - 1), : encoder.frame_dim]
     windows[outside] = 0
     log_phones = encoder.phone_log_probabilities(windows.reshape(-1, windows.shape[2]))
     local = _local_scores(log_phones.reshape(len(starts), width, -1), query)
@@ -194,7 +219,7 @@ def measure(
     own = scores.span_cosines(*vectors, starts - begin, starts - begin + lengths)
     refined = scores.span_cosines(*vectors, aligned.start, aligned.end)
     cosine = np.maximum(own, refined)
-    stretch_ratio = np.log((aligned.end - aligned.start) / np.median(query.lengths))
+    stretch_ratio = np.log((aligned.end - aligned.start) / query.expected)
     features = np.stack([cosine, aligned.score, np.abs(stretch_ratio)], 1).astype(np.float32)
     size = np.log(len(query.states) / (10 if query.spoken else 6))
     features = np.concatenate([features, features[:, :2] * size, np.full((len(starts), 1), size)], 1)
@@ -211,8 +236,10 @@ def _local_scores(log_phones: Floats, query: Query) -> Floats:
     return local
 
 
-def _frames(expected: float, factors: Sequence[float]) -> tuple[int, ...]:
-    return tuple(sorted({max(2, round(expected * factor)) for factor in factors}))
+def _lengths(expected: float, shorter: float, longer: float) -> tuple[int, ...]:
+    """The lengths of the grid between, or the nearest one."""
+    within = tuple(length for length in GRID if shorter * expected <= length <= longer * expected)
+    return within or (min(GRID, key=lambda length: abs(length - expected)),)
 
 
 def _load_with_context(clip: Clip, start: Seconds) -> Floats:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 Frames = NDArray[np.int8]
 SCALE = 127
 """A stored frame value v stands for v / SCALE, in (-1, 1)."""
+GRID = (4, 6, 8, 11, 15, 20, 27, 36)
+"""Lengths of spans, in frames, whose norms are stored with every frame."""
+_STEPS, _LOWEST = 32, -5
+"""A stored norm is a byte: steps to an octave of the mean frame, from 2 ** _LOWEST on; right to about 1 %."""
 _BATCH_FRAMES = 12_000
 """Feature frames, padding included, that are run through the network at a time: two minutes."""
 
@@ -36,9 +40,10 @@ _BATCH_FRAMES = 12_000
 class WordEncoder:
     """Acoustic word embeddings (paper A, arXiv 2512.14115) whose audio tower runs once over running speech.
 
-    A stretch of speech becomes one frame of `frame_dim` int8 values every 40 ms. Any span of it has the embedding
-    `normalise(projection @ sum(frames))`, and every frame has scores for the 39 phones and silence; both are linear in
-    what is stored. `digest` names the exact weights: a library remembers it.
+    A stretch of speech becomes one frame every 40 ms: `frame_dim` int8 values, then a byte for each length of GRID, the
+    norm of the span of that length from there on. Any span has the embedding `normalise(projection @ sum(values))`,
+    and every frame has scores for the 39 phones and silence; both are linear in what is stored, and with the norms the
+    cosine of a query with all spans takes one inner product a frame. `digest` names the exact weights.
     """
 
     name: str
@@ -67,12 +72,17 @@ class WordEncoder:
         return self.spoken_calibration if spoken else self.typed_calibration
 
     @property
+    def stored_dim(self) -> int:
+        """Bytes a frame takes in a library."""
+        return self.frame_dim + len(GRID)
+
+    @property
     def frame_dim(self) -> int:
         return int(self.projection.shape[1])
 
     def frames(self, mels: Sequence[Floats]) -> list[Frames]:
-        """Frames (ceil(n / 4), frame_dim) of each stretch, from raw log-mels (n, N_MELS). Thread-safe."""
-        out: list[Frames] = [np.zeros((0, self.frame_dim), np.int8)] * len(mels)
+        """Frames (ceil(n / 4), stored_dim) of each stretch, from raw log-mels (n, N_MELS). Thread-safe."""
+        out: list[Frames] = [np.zeros((0, self.stored_dim), np.int8)] * len(mels)
         for batch in _batches([len(mel) for mel in mels]):
             longest = max(len(mels[k]) for k in batch)
             padded = np.zeros((len(batch), longest, N_MELS), np.float32)
@@ -81,16 +91,32 @@ class WordEncoder:
             lengths = np.array([len(mels[k]) for k in batch], np.int32)
             values = self._audio.run(None, {"mel": padded, "lengths": lengths})[0]
             for row, k in enumerate(batch):
-                out[k] = np.rint(values[row, : frame_count(len(mels[k]))] * SCALE).astype(np.int8)
+                out[k] = self._stored(np.rint(values[row, : frame_count(len(mels[k]))] * SCALE).astype(np.int8))
         return out
 
+    def _stored(self, values: Frames) -> Frames:
+        """Values (n, frame_dim) with the norms of the spans that begin at each; the stretch's end cuts spans short."""
+        projected = values.astype(np.float32) @ (self.projection.T / SCALE)
+        total = np.concatenate([np.zeros((1, self.dim)), projected.cumsum(axis=0, dtype=np.float64)])
+        first = np.arange(len(values))
+        ends = np.minimum(first[:, None] + np.array(GRID), len(values))
+        means = np.linalg.norm(total[ends] - total[first][:, None], axis=2) / np.array(GRID)
+        steps = np.rint(_STEPS * (np.log2(np.maximum(means, 1e-9)) - _LOWEST))
+        return np.concatenate([values, np.clip(steps, 0, 255).astype(np.uint8).view(np.int8)], axis=1)
+
+    def inverse_norms(self, frames: Frames) -> dict[int, Floats]:
+        """For each length of GRID, (n,): one over the norm of the sum of that many projected values from frame k on."""
+        table = 2.0 ** -(np.arange(256) / _STEPS + _LOWEST) / SCALE
+        codes = np.ascontiguousarray(frames[:, self.frame_dim :].view(np.uint8).T)
+        return {length: (table / length).astype(np.float32)[row] for length, row in zip(GRID, codes, strict=True)}
+
     def pool(self, frames: Frames) -> Floats:
-        """The embedding (dim,) of the span that `frames` (n, frame_dim) are: unit norm."""
-        return _unit(self.projection @ frames.sum(axis=0, dtype=np.int32).astype(np.float32))
+        """The embedding (dim,) of the span that `frames` (n, at least frame_dim) are: unit norm."""
+        return _unit(self.projection @ frames[:, : self.frame_dim].sum(axis=0, dtype=np.int32).astype(np.float32))
 
     def phone_log_probabilities(self, frames: Frames) -> Floats:
         """(n, N_CLASSES) log posteriors of the phones and silence."""
-        logits = frames.astype(np.float32) @ (self.phone_weights.T / SCALE) + self.phone_bias
+        logits = frames[:, : self.frame_dim].astype(np.float32) @ (self.phone_weights.T / SCALE) + self.phone_bias
         logits -= logits.max(axis=1, keepdims=True)
         log_probabilities: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return log_probabilities

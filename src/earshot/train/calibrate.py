@@ -24,7 +24,7 @@ from earshot.encoders.clock import FRAME_SECONDS
 from earshot.encoders.word import WordEncoder, load_word
 from earshot.features import Floats, log_mel
 from earshot.frames import FrameTable
-from earshot.search import Query, example_query, measure, typed_query
+from earshot.search import Haystack, Query, example_query, measure, typed_query
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Utterance, read_corpus
 
@@ -38,7 +38,7 @@ QUERIES = 400
 class Held:
     """Held-out speech, encoded: utterance k is stretch k of the table."""
 
-    table: FrameTable
+    haystack: Haystack
     utterances: tuple[Utterance, ...]
 
 
@@ -55,7 +55,7 @@ def encode(encoder: WordEncoder, folder: Path, names: Sequence[str], speakers: s
     offsets = np.concatenate([[0], np.cumsum([len(f) for f in frames])]).astype(np.int64)
     index = np.arange(len(frames))
     table = FrameTable(np.concatenate(frames), offsets, np.zeros(len(frames)), index, version=0)
-    return Held(table, tuple(utterances))
+    return Held(Haystack.of(table, encoder), tuple(utterances))
 
 
 def typed_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
@@ -78,8 +78,8 @@ def spoken_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) 
         k, j = places[word][int(rng.integers(len(places[word])))]
         w = held.utterances[k].words[j]
         first, last = round(w.start / FRAME_SECONDS), round(w.end / FRAME_SECONDS)
-        begin = int(held.table.stretch_offsets[k])
-        frames = encoder.trim(held.table.vectors[begin + first : begin + last])
+        begin = int(held.haystack.table.stretch_offsets[k])
+        frames = encoder.trim(held.haystack.table.vectors[begin + first : begin + last])
         queries.append((str(word), [example_query(str(word), frames, encoder)], k))
     return _examples(encoder, held, queries)
 
@@ -99,15 +99,13 @@ def fit(features: Floats, right: NDArray[np.bool_], steps: int = 50) -> Floats:
 def _examples(
     encoder: WordEncoder, held: Held, queries: Sequence[tuple[str, list[Query], int | None]]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    left = scores.frames_left(held.table.stretch_offsets)
     features, right = [], []
     for word, ways, own in queries:
-        directions = np.stack([way.vector @ encoder.projection for way in ways])
-        similarity = scores.frame_scores(held.table.vectors, directions)
+        similarity = held.haystack.similarity(ways, encoder)
         for k, way in enumerate(ways):
-            found = measure(held.table, left, similarity[k], way, encoder)
-            stretch = np.searchsorted(held.table.stretch_offsets, found.starts, side="right") - 1
-            middle = (found.starts + found.ends) / 2 - held.table.stretch_offsets[stretch]
+            found = measure(held.haystack, similarity[k], way, encoder)
+            stretch = held.haystack.stretch_of(found.starts)
+            middle = (found.starts + found.ends) / 2 - held.haystack.table.stretch_offsets[stretch]
             kept = np.ones(len(stretch), bool) if own is None else stretch != own
             features.append(found.features[kept])
             places = zip(stretch[kept], middle[kept] * FRAME_SECONDS, strict=True)

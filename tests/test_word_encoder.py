@@ -1,0 +1,103 @@
+"""The shipped word encoder: what it promises of shapes, norms and agreement, and what it says of broken files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from earshot import encoders
+from earshot.encoders.clock import frame_count
+from earshot.encoders.word import GRID, WordEncoder, load_word
+from earshot.features import SAMPLE_RATE, log_mel
+from earshot.types import EncoderError, QueryError
+
+WEIGHTS = Path(encoders.__file__).parent / "weights"
+
+
+@pytest.fixture(scope="module")
+def encoder() -> WordEncoder:
+    return encoders.load("word")
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return (0.05 * np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))).astype(np.float32)
+
+
+def test_embeddings_are_unit_vectors_of_one_space(encoder: WordEncoder) -> None:
+    speech = encoder.embed_speech([noise(0.5), noise(1.0, 1), noise(0.02, 2), np.zeros(0, np.float32)])
+    text = encoder.embed_text(["gradient", "climate change", "Zbigniew"])
+    assert speech.shape == (4, encoder.dim)
+    assert text.shape == (3, encoder.dim)
+    assert speech.dtype == text.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(speech[:3], axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(text, axis=1), 1, atol=1e-4)
+    assert encoder.embed_text([]).shape == (0, encoder.dim)
+    assert encoder.embed_speech([]).shape == (0, encoder.dim)
+
+
+def test_homophones_are_one_and_unlike_words_are_not(encoder: WordEncoder) -> None:
+    night, knight, telescope = encoder.embed_text(["night", "knight", "telescope"])
+    assert night @ knight > 0.999
+    assert night @ telescope < 0.5
+
+
+def test_a_stretch_is_encoded_alike_alone_and_in_a_batch(encoder: WordEncoder) -> None:
+    mels = [log_mel(noise(seconds, k)) for k, seconds in enumerate((3.0, 0.4, 1.7))]
+    together = encoder.frames(mels)
+    for mel, frames in zip(mels, together, strict=True):
+        assert frames.shape == (frame_count(len(mel)), encoder.stored_dim)
+        alone = encoder.frames([mel])[0]
+        difference = alone[:, : encoder.frame_dim].astype(int) - frames[:, : encoder.frame_dim]
+        assert np.abs(difference).max() <= 12  # int8 scales are of the whole batch
+    assert encoder.frames([np.zeros((0, 80), np.float32)])[0].shape == (0, encoder.stored_dim)
+
+
+def test_stored_norms_are_those_of_the_spans(encoder: WordEncoder) -> None:
+    frames = encoder.frames([log_mel(noise(4.0))])[0]
+    norms = encoder.inverse_norms(frames)
+    for length in GRID:
+        for first in (0, 7, len(frames) - length):
+            values = frames[first : first + length, : encoder.frame_dim].sum(axis=0, dtype=np.float32)
+            assert norms[length][first] * np.linalg.norm(encoder.projection @ values) == pytest.approx(1, rel=0.015)
+
+
+def test_phone_probabilities_sum_to_one(encoder: WordEncoder) -> None:
+    frames = encoder.frames([log_mel(noise(1.0))])[0]
+    np.testing.assert_allclose(np.exp(encoder.phone_log_probabilities(frames)).sum(axis=1), 1, rtol=1e-4)
+
+
+def test_what_has_no_pronunciation_is_a_query_error(encoder: WordEncoder) -> None:
+    with pytest.raises(QueryError):
+        encoder.embed_text(["?"])
+    with pytest.raises(QueryError, match="not an ARPAbet phone"):
+        encoder.embed_phones([("K", "Q")])
+
+
+def test_unknown_names_are_one_line() -> None:
+    with pytest.raises(EncoderError, match="no encoder 'sentence'"):
+        encoders.load("sentence")
+
+
+@pytest.mark.parametrize("file", ["word-audio.onnx", "word.npz", "word.toml"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_damaged_weights_are_refused_in_one_line(tmp_path: Path, file: str, damage: str) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS, folder)
+    if damage == "missing":
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes((folder / file).read_bytes()[:200])
+    with pytest.raises(EncoderError) as error:
+        load_word(folder)
+    assert file in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_shipped_weights_are_small_and_have_a_card() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 20e6
+    card = (WEIGHTS / "word.toml").read_text()
+    for key in ("licence", "data", "command", "figures"):
+        assert key in card
