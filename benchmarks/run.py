@@ -25,7 +25,7 @@ from benchmarks.contract import Contender, Setup, SpeechEncoder
 from earshot import metrics
 from earshot.types import EarshotError
 
-FINDERS = ("dtw_mfcc", "pocketsphinx_kws", "pocketsphinx_text", "fixed_windows")
+FINDERS = ("earshot", "dtw_mfcc", "pocketsphinx_kws", "pocketsphinx_text", "fixed_windows")
 ENCODERS = ("downsampled_mfcc", "word_encoder")
 TAKE_ENCODER = ("fixed_windows", "word_encoder")
 

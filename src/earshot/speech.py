@@ -37,7 +37,6 @@ QUIETEST = -13.0
 _RANGE = 10.0  # log-mels this far below the level of their surroundings are as good as silence
 _LOUD = 95  # percentile of the frames' mean log-mel that counts as the level of their surroundings
 _CHUNK = 500  # detector frames scored at a time, on a grid that the sizes of the blocks do not move
-_CONTEXT = 32  # detector frames seen before and after a chunk: one more than the network reaches
 _READ = 5 * SAMPLE_RATE  # samples gathered before log-mels are computed
 
 
@@ -103,14 +102,15 @@ def _log_mels(blocks: Iterable[Floats]) -> Iterator[Floats]:
 
 def _scored(mels: Iterable[Floats]) -> Iterator[tuple[Floats, Floats, bool]]:
     """Log-mels (n, N_MELS) with the logit of each detector frame (ceil(n / STEP),), and whether they are the last."""
+    context = 1 << len(_weights()["dilated"])  # detector frames that the network sees on each side
     held, before = np.zeros((0, N_MELS), np.float32), 0  # `before`: frames at the front of `held` that are context
     for mel in mels:
         held = np.concatenate([held, mel])
-        while len(held) > (before + _CHUNK + _CONTEXT) * STEP:
+        while len(held) > (before + _CHUNK + context) * STEP:
             end = before + _CHUNK
-            logits = _network(held[: (end + _CONTEXT) * STEP])[before:end]
+            logits = _network(held[: (end + context) * STEP])[before:end]
             yield held[before * STEP : end * STEP], logits, False
-            held, before = held[(end - _CONTEXT) * STEP :], _CONTEXT
+            held, before = held[(end - context) * STEP :], context
     if len(held):
         yield held[before * STEP :], _network(held)[before:], True
 

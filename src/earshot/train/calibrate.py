@@ -27,10 +27,9 @@ from earshot.frames import FrameTable
 from earshot.search import Haystack, Query, example_query, measure, typed_query
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Utterance, read_corpus
+from earshot.types import Seconds
 
-CLOSE = 0.5
-"""Seconds: a candidate is right when its middle is this close to the word (the rule of term-weighted value)."""
-RIDGE = 1e-3
+RIDGE = 1e-7
 QUERIES = 400
 
 
@@ -105,19 +104,22 @@ def _examples(
         for k, way in enumerate(ways):
             found = measure(held.haystack, similarity[k], way, encoder)
             stretch = held.haystack.stretch_of(found.starts)
-            middle = (found.starts + found.ends) / 2 - held.haystack.table.stretch_offsets[stretch]
+            spans = (
+                np.stack([found.starts, found.ends]) - held.haystack.table.stretch_offsets[stretch]
+            ) * FRAME_SECONDS
             kept = np.ones(len(stretch), bool) if own is None else stretch != own
             features.append(found.features[kept])
-            places = zip(stretch[kept], middle[kept] * FRAME_SECONDS, strict=True)
-            right.append(np.array([_said(held.utterances[s], word, when) for s, when in places]))
+            places = zip(stretch[kept], *spans[:, kept], strict=True)
+            right.append(np.array([_said(held.utterances[s], word, start, end) for s, start, end in places]))
     return np.concatenate(features), np.concatenate(right)
 
 
-def _said(utterance: Utterance, word: str, when: float) -> bool:
-    """Whether the word, or one that sounds the same, is said there."""
+def _said(utterance: Utterance, word: str, start: Seconds, end: Seconds) -> bool:
+    """Whether the span shares at least half of the shorter of both with the word, or one that sounds the same."""
     ids = pronunciation(word)
     return any(
-        w.start - CLOSE <= when <= w.end + CLOSE and (w.label == word or pronunciation(w.label) == ids)
+        min(end, w.end) - max(start, w.start) >= 0.5 * min(end - start, w.end - w.start)
+        and (w.label == word or pronunciation(w.label) == ids)
         for w in utterance.words
     )
 

@@ -87,7 +87,7 @@ def silence(n: int, rng: Generator) -> Floats:
     return np.asarray(rng.choice([0, 1e-5, 1e-4]) * rng.standard_normal(n), np.float32)
 
 
-NOISES: tuple[Made, ...] = (coloured, coloured, swelling, swelling, hum, knocks, knocks, beeps)
+NOISES: tuple[Made, ...] = (coloured, coloured, swelling, swelling, hum, knocks, knocks, beeps, beeps)
 
 
 def music(n: int, rng: Generator) -> Floats:
