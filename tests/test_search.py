@@ -121,7 +121,9 @@ def test_top_threshold_and_within(searcher: Searcher) -> None:
 def test_a_changed_library_is_noticed(searcher: Searcher) -> None:
     assert searcher.find("telescope", within="*/new.wav") == []
     searcher.find("telescope")
-    searcher.store.add("/c/new.wav", Fingerprint(1, 1), 60.0, 30.0, [Stretch(0.0, searcher.encoder._stored(said("a telescope")))])
+    searcher.store.add(
+        "/c/new.wav", Fingerprint(1, 1), 60.0, 30.0, [Stretch(0.0, searcher.encoder._stored(said("a telescope")))]
+    )
     assert "/c/new.wav" in {hit.recording.path for hit in searcher.find("telescope", top=3)}
     searcher.store.remove(["/c/new.wav"])
     assert "/c/new.wav" not in {hit.recording.path for hit in searcher.find("telescope", top=None)}

@@ -18,7 +18,13 @@ from earshot.features import N_MELS, SAMPLE_RATE  # noqa: E402
 from earshot.train.align import Timed  # noqa: E402
 from earshot.train.batches import Batcher, BatchOptions, frame_phones  # noqa: E402
 from earshot.train.corpus import Corpus, Utterance, read_corpus, words_of  # noqa: E402
-from earshot.train.losses import Spans, clap, detection, dwd, phone_cross_entropy  # noqa: E402
+from earshot.train.isolated import (  # noqa: E402
+    IsolatedBatcher,
+    IsolatedConfig,
+    IsolatedModel,
+    IsolatedOptions,
+)
+from earshot.train.losses import Spans, clap, clap_views, detection, dwd, phone_cross_entropy  # noqa: E402
 from earshot.train.model import TextTower, WordConfig, WordModel  # noqa: E402
 
 SMALL = WordConfig(front=16, hidden=12, layers=2, frame_dim=8, dim=8, phone_embedding=6, text_hidden=7, dropout=0.0)
@@ -54,7 +60,7 @@ def test_dwd_leaves_the_instance_out_of_its_own_centroid() -> None:
     audio = normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]), dim=1)
     loss = dwd(audio, torch.tensor([0, 0, 1]), torch.tensor(1.0))
     other = float(audio[0] @ audio[2])
-    expected = math.log(1 + math.exp(other)) + 1
+    expected = math.log(1 + math.exp(other)) + 1 + other
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
@@ -159,6 +165,54 @@ def test_exported_towers_do_what_the_trained_ones_do(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = text(torch.tensor(phones), torch.tensor(n_phones).long()).numpy()
     np.testing.assert_allclose(run(None, {"phones": phones, "lengths": n_phones})[0], expected, atol=1e-5)
+
+
+def test_exported_towers_of_the_paper_do_what_the_trained_ones_do() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from earshot.train.export import final_states_graph
+
+    torch.manual_seed(2)
+    config = IsolatedConfig(n_mels=7, hidden=5, layers=3, dim=6, phone_embedding=8)
+    model = IsolatedModel(config).eval()
+    lengths = np.array([9, 4, 1], np.int32)
+    x = np.random.default_rng(0).standard_normal((3, 9, 7)).astype(np.float32)
+    phones = np.full((3, 9), SILENCE)
+    for row, n in enumerate(lengths):
+        x[row, n:] = 0
+        phones[row, :n] = np.arange(n)
+    with torch.no_grad():
+        expected = model.audio(torch.tensor(x), torch.tensor(lengths).long()).numpy()
+        written = model.text(torch.tensor(phones), torch.tensor(lengths).long()).numpy()
+    run = onnxruntime.InferenceSession(final_states_graph(model.audio, None, 7).SerializeToString()).run
+    np.testing.assert_allclose(run(None, {"x": x, "lengths": lengths})[0], expected, atol=1e-5)
+    graph = final_states_graph(model.text_tower, model.embedding.weight.detach().numpy(), 8)
+    run = onnxruntime.InferenceSession(graph.SerializeToString()).run
+    np.testing.assert_allclose(run(None, {"phones": phones, "lengths": lengths})[0], written, atol=1e-5)
+
+
+def test_the_paper_has_as_many_parameters_as_it_says() -> None:
+    """8,698,625, of which 4,207,104 are the audio tower's; its table has 87 symbols, ours has 40."""
+    model = IsolatedModel(IsolatedConfig())
+    count = {name: sum(p.numel() for p in part.parameters()) for name, part in (("audio", model.audio), ("all", model))}
+    assert count["audio"] == 4_207_104
+    assert count["all"] == 8_698_625 - (87 - 40) * 256
+
+
+def test_clap_of_views_by_hand() -> None:
+    text = torch.eye(2)
+    audio = text.unsqueeze(1).repeat(1, 3, 1)
+    assert clap_views(audio, text, torch.tensor(3.0)).item() == pytest.approx(math.log(1 + math.exp(-3.0)), rel=1e-5)
+
+
+def test_batches_of_isolated_words_hold_instances_of_each_word_together() -> None:
+    options = IsolatedOptions(words=2, instances=3, shortest=0.1)
+    batch = IsolatedBatcher([corpus()], IsolatedConfig(instances=3), options).batch(0)
+    assert batch.mel.shape[::2] == (6, 128)
+    assert batch.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    model = IsolatedModel(IsolatedConfig(hidden=4, layers=2, dim=5, phone_embedding=6, instances=3))
+    parts = model.losses({name: torch.as_tensor(getattr(batch, name)) for name in batch.__slots__})
+    assert set(parts) == {"clap", "dwd"}
+    assert all(torch.isfinite(part) for part in parts.values())
 
 
 def corpus(seed: int = 0) -> Corpus:

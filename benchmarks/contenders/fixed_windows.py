@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.contenders.word_encoder import load
 from benchmarks.contract import DETECTIONS_PER_QUERY, SAMPLE_RATE, Query, Setup, Source, WordEncoder
 from benchmarks.peaks import peaks
 from benchmarks.tasks import read

@@ -1,15 +1,21 @@
-"""For the task "words": the word encoder named by `--encoder`, as Earshot loads it.
+"""For the task "words": the word encoder named by `--encoder`, as Earshot loads it, or the one in that folder.
 
 In: clips and typed words. Out: unit vectors of one space.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from benchmarks.contract import Setup, WordEncoder
 
 
 def build(setup: Setup) -> WordEncoder:
+    return load(setup.encoder)
+
+
+def load(name: str) -> WordEncoder:
+    """The encoder that Earshot ships under that name, or any that was exported into the folder `name`."""
     from earshot import encoders
 
-    encoder: WordEncoder = encoders.load(setup.encoder)
-    return encoder
+    return encoders.load_folder(Path(name)) if Path(name).is_dir() else encoders.load(name)

@@ -29,21 +29,28 @@ _BATCH = 2_000
 
 
 def log_mel(samples: Floats) -> Floats:
-    """Natural-log mel energies of `samples` (n,): ((n - WINDOW) // HOP + 1, N_MELS); no rows where n < WINDOW.
+    """Natural-log mel energies of `samples` (n,): ((n - WINDOW) // HOP + 1, N_MELS); no rows where n < WINDOW."""
+    energies = mel_energies(samples)
+    energies += np.float32(FLOOR)
+    return np.log(energies, out=energies)
 
-    Hann window, power spectrum, triangular filters with unit peak on the mel scale (Slaney's formula is not used:
-    HTK's 2595 log10(1 + f/700)). Frame k covers samples [k*HOP, k*HOP + WINDOW).
+
+def mel_energies(samples: Floats, n_mels: int = N_MELS) -> Floats:
+    """Mel energies of `samples` (n,): (frames, n_mels).
+
+    Hann window, power spectrum, triangular filters with unit peak on HTK's mel scale, 2595 log10(1 + f/700). Frame k
+    covers samples [k*HOP, k*HOP + WINDOW).
     """
     n_frames = frame_count(len(samples))
-    out = np.empty((n_frames, N_MELS), np.float32)
+    out = np.empty((n_frames, n_mels), np.float32)
     if n_frames == 0:
         return out
-    window, filters = _window(), _mel_filters()
+    window, filters = _window(), _mel_filters(n_mels)
     frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
     for begin in range(0, n_frames, _BATCH):
         spectrum = np.fft.rfft(frames[begin : begin + _BATCH] * window, FFT_SIZE)
         power = spectrum.real**2 + spectrum.imag**2
-        np.log(power @ filters + np.float32(FLOOR), out=out[begin : begin + _BATCH])
+        np.matmul(power, filters, out=out[begin : begin + _BATCH])
     return out
 
 
@@ -74,10 +81,10 @@ def _window() -> Floats:
 
 
 @cache
-def _mel_filters() -> Floats:
-    """(FFT_SIZE // 2 + 1, N_MELS): column m is the triangle of mel filter m."""
+def _mel_filters(n_mels: int) -> Floats:
+    """(FFT_SIZE // 2 + 1, n_mels): column m is the triangle of mel filter m."""
     low, high = (2595 * np.log10(1 + hz / 700) for hz in (LOWEST_HZ, HIGHEST_HZ))
-    edges = 700 * (10 ** (np.linspace(low, high, N_MELS + 2) / 2595) - 1)
+    edges = 700 * (10 ** (np.linspace(low, high, n_mels + 2) / 2595) - 1)
     bins = np.arange(FFT_SIZE // 2 + 1) * SAMPLE_RATE / FFT_SIZE
     rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot.encoders.clock import SILENCE, frame_count
-from earshot.features import N_MELS, Floats, log_mel, normalise
+from earshot.features import N_MELS, Floats, log_mel, mel_energies, normalise
 from earshot.pronounce import PHONES, pronounce
 from earshot.types import EncoderError, QueryError
 
@@ -139,14 +139,7 @@ class WordEncoder:
 
     def embed_phones(self, pronunciations: Sequence[Sequence[str]]) -> Floats:
         """Embeddings (n, dim) of phone sequences (ARPAbet without stress)."""
-        if not pronunciations:
-            return np.zeros((0, self.dim), np.float32)
-        lengths = np.array([len(p) for p in pronunciations], np.int32)
-        ids = np.full((len(lengths), lengths.max()), SILENCE, np.int64)
-        for row, phones in enumerate(pronunciations):
-            ids[row, : len(phones)] = phone_ids(phones)
-        vectors: Floats = self._text.run(None, {"phones": ids, "lengths": lengths})[0]
-        return vectors
+        return run_text(self._text, pronunciations) if pronunciations else np.zeros((0, self.dim), np.float32)
 
     @cached_property
     def _audio(self) -> InferenceSession:
@@ -157,14 +150,65 @@ class WordEncoder:
         return _session(self.folder / f"{self.name}-text.onnx")
 
 
-def load_word(folder: Path, name: str = "word") -> WordEncoder:
-    """Read `name`.toml and `name`.npz of `folder`; the networks beside them are opened when first used.
+@dataclass(frozen=True)
+class IsolatedEncoder:
+    """Paper A as it is published (arXiv 2512.14115): a network that is given one word, cut out, at a time."""
+
+    name: str
+    digest: str
+    folder: Path
+    n_mels: int
+
+    def embed_speech(self, clips: Sequence[Floats]) -> Floats:
+        """Embeddings (n, dim) of clips, each float32 samples at 16 kHz."""
+        mels = [mel_energies(padded(clip), self.n_mels) for clip in clips]
+        out: list[Floats] = [np.zeros(0, np.float32)] * len(mels)
+        for batch in _batches([len(mel) for mel in mels]):
+            lengths = np.array([len(mels[k]) for k in batch], np.int32)
+            rows = np.zeros((len(batch), lengths.max(), self.n_mels), np.float32)
+            for row, k in enumerate(batch):
+                rows[row, : lengths[row]] = mels[k]
+            vectors = self._audio.run(None, {"x": rows, "lengths": lengths})[0]
+            for k, vector in zip(batch, vectors, strict=True):
+                out[k] = vector
+        return np.stack(out) if out else np.zeros((0, 0), np.float32)
+
+    def embed_text(self, texts: Sequence[str]) -> Floats:
+        """Embeddings (n, dim) of words by their first pronunciation. QueryError where one has none."""
+        return run_text(self._text, [pronounce(text, most=1)[0] for text in texts])
+
+    @cached_property
+    def _audio(self) -> InferenceSession:
+        return _session(self.folder / f"{self.name}-audio.onnx")
+
+    @cached_property
+    def _text(self) -> InferenceSession:
+        return _session(self.folder / f"{self.name}-text.onnx")
+
+
+def load_folder(folder: Path, name: str = "word") -> WordEncoder | IsolatedEncoder:
+    """The encoder whose card is `name`.toml in `folder`; its networks are opened when first used.
 
     EncoderError where a file is missing, damaged or not the one that the card names.
     """
     card = read_card(folder / f"{name}.toml")
     for file, digest in card["files"].items():
         check(folder / file, digest)
+    digest = hashlib.sha256("".join(sorted(card["files"].values())).encode()).hexdigest()[:16]
+    if card.get("kind") == "isolated":
+        return IsolatedEncoder(name, digest, folder, int(card["n_mels"]))
+    return _load_spans(card, digest, folder, name)
+
+
+def load_word(folder: Path) -> WordEncoder:
+    """The encoder of a folder, which must be one that searches can be made with."""
+    encoder = load_folder(folder)
+    if not isinstance(encoder, WordEncoder):
+        raise EncoderError(f"{folder}: an encoder of isolated words cannot index recordings")
+    return encoder
+
+
+def _load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> WordEncoder:
     try:
         weights = np.load(folder / f"{name}.npz")
         arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
@@ -172,11 +216,20 @@ def load_word(folder: Path, name: str = "word") -> WordEncoder:
             arrays[f"{kind}_calibration"] = np.array(card["calibration"][kind], np.float32)
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"{folder / f'{name}.npz'}: not the weights of a word encoder ({error})") from error
-    digest = hashlib.sha256("".join(sorted(card["files"].values())).encode()).hexdigest()[:16]
     return WordEncoder(name, digest, folder, **arrays)
 
 
 _ARRAYS = ("prior_mean", "prior_std", "projection", "phone_weights", "phone_bias", "phone_seconds")
+
+
+def run_text(session: InferenceSession, pronunciations: Sequence[Sequence[str]]) -> Floats:
+    """Run a phone tower over phone sequences: (n, dim)."""
+    lengths = np.array([len(p) for p in pronunciations], np.int32)
+    ids = np.full((len(lengths), lengths.max(initial=1)), SILENCE, np.int64)
+    for row, phones in enumerate(pronunciations):
+        ids[row, : len(phones)] = phone_ids(phones)
+    vectors: Floats = session.run(None, {"phones": ids, "lengths": lengths})[0]
+    return vectors
 
 
 def read_card(path: Path) -> dict[str, Any]:

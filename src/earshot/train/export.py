@@ -22,10 +22,14 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from earshot.features import N_MELS
+from earshot.train.isolated import FinalStates, IsolatedModel, sinusoids
 from earshot.train.loop import load
 from earshot.train.model import AudioTower, BiLSTM, TextTower, WordModel
 
 OPSET = 20
+LONGEST_PHRASE = 512
+"""Phones for which the paper's text tower has positions."""
+Priors = dict[str, NDArray[np.float32]]
 UNCALIBRATED = """# Weights of the features of `search.measure`, and the bias: fitted by `earshot.train.calibrate`.
 [calibration]
 typed = [12.0, 1.0, -1.0, 0.0, 0.5, 0.0, -10.0]
@@ -33,17 +37,9 @@ spoken = [12.0, 1.0, -1.0, 0.0, 0.5, 0.0, -10.0]
 """
 
 
-def export(
-    model: WordModel, priors: dict[str, NDArray[np.float32]], card: str, folder: Path, name: str = "word"
-) -> None:
+def export(model: WordModel, priors: Priors, card: str, folder: Path, name: str = "word") -> None:
     """Write the files of one word encoder into `folder`; LSTM and matrix weights become int8."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for suffix, graph in (("audio", audio_graph(model.audio)), ("text", text_graph(model.text))):
-        path = folder / f"{name}-{suffix}.onnx"
-        whole = path.with_suffix(".fp32")
-        onnx.save(graph, str(whole))
-        quantize_dynamic(whole, path, op_types_to_quantize=["LSTM", "MatMul"], weight_type=QuantType.QInt8)
-        whole.unlink()
+    _write_networks(audio_graph(model.audio), text_graph(model.text), folder, name)
     arrays = {
         "prior_mean": priors["mean"],
         "prior_std": priors["std"],
@@ -53,9 +49,32 @@ def export(
         "phone_seconds": priors["phone_seconds"],
     }
     np.savez(folder / f"{name}.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})  # type: ignore[arg-type]
-    files = [f"{name}-audio.onnx", f"{name}-text.onnx", f"{name}.npz"]
+    _write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}.npz"])
+
+
+def export_isolated(model: IsolatedModel, card: str, folder: Path, name: str = "word") -> None:
+    """Write the files of an encoder of isolated words."""
+    config = model.config
+    audio = final_states_graph(model.audio, None, config.n_mels)
+    text = final_states_graph(model.text_tower, _array(model.embedding.weight), config.phone_embedding)
+    _write_networks(audio, text, folder, name)
+    _write_card(f'kind = "isolated"\nn_mels = {config.n_mels}\n{card.rstrip()}\n', folder, name, [])
+
+
+def _write_networks(audio: onnx.ModelProto, text: onnx.ModelProto, folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, graph in (("audio", audio), ("text", text)):
+        path = folder / f"{name}-{suffix}.onnx"
+        whole = path.with_suffix(".fp32")
+        onnx.save(graph, str(whole))
+        quantize_dynamic(whole, path, op_types_to_quantize=["LSTM", "MatMul"], weight_type=QuantType.QInt8)
+        whole.unlink()
+
+
+def _write_card(card: str, folder: Path, name: str, more: list[str]) -> None:
+    files = [f"{name}-audio.onnx", f"{name}-text.onnx", *more]
     digests = "".join(f'"{f}" = "{hashlib.sha256((folder / f).read_bytes()).hexdigest()}"\n' for f in files)
-    (folder / f"{name}.toml").write_text(f"{card.rstrip()}\n\n{UNCALIBRATED}\n[files]\n{digests}")
+    (folder / f"{name}.toml").write_text(f"{card}\n[files]\n{digests}")
 
 
 class _Graph:
@@ -89,21 +108,26 @@ class _Graph:
         """ceil(lengths / 2)."""
         return self.add("Div", self.add("Add", lengths, self.const(1, np.int32)), self.const(2, np.int32))
 
-    def lstm(self, x: str, lengths: str, layer: BiLSTM) -> str:
-        """(t, b, i) -> (t, b, 2 h)."""
+    def lstm(self, x: str, lengths: str, layer: BiLSTM, final: bool = False) -> str:
+        """(t, b, i) -> (t, b, 2 h); the final states (b, 2 h) alone where asked for."""
         hidden = layer.ahead.hidden_size
         weights = [
             np.stack([_gates(getattr(half, f"{kind}_l0")) for half in (layer.ahead, layer.back)])
             for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         ]
         bias = np.concatenate(weights[2:], axis=1)
-        y = self.add(
-            "LSTM", x, *map(self.const, (weights[0], weights[1], bias)), lengths,
-            direction="bidirectional", hidden_size=hidden,
-        )  # fmt: skip
-        return self.add(
-            "Reshape", self.add("Transpose", y, perm=[0, 2, 1, 3]), self.const([0, 0, 2 * hidden], np.int64)
-        )
+        states = [f"states_{len(self.nodes)}", f"final_{len(self.nodes)}"]
+        inputs = [x, *map(self.const, (weights[0], weights[1], bias)), lengths]
+        self.nodes.append(helper.make_node("LSTM", inputs, states, direction="bidirectional", hidden_size=hidden))
+        if final:
+            rows = self.add("Transpose", states[1], perm=[1, 0, 2])
+            return self.add("Reshape", rows, self.const([0, 2 * hidden], np.int64))
+        rows = self.add("Transpose", states[0], perm=[0, 2, 1, 3])
+        return self.add("Reshape", rows, self.const([0, 0, 2 * hidden], np.int64))
+
+    def unit(self, x: str) -> str:
+        """Rows of length one."""
+        return self.add("Div", x, self.add("ReduceL2", x, self.const([1], np.int64), keepdims=1))
 
     def linear(self, x: str, layer: torch.nn.Linear) -> str:
         """x @ weight.T + bias."""
@@ -153,12 +177,33 @@ def text_graph(tower: TextTower) -> onnx.ModelProto:
     x = g.add("Transpose", x, perm=[1, 0, 2])
     x = g.add("Mul", x, g.mask(x, "lengths", axis=1))
     x = g.add("ReduceSum", x, g.const([1], np.int64), keepdims=0)
-    x = g.add("Div", x, g.add("ReduceL2", x, g.const([1], np.int64), keepdims=1))
+    x = g.unit(x)
     inputs = [
         helper.make_tensor_value_info("phones", TensorProto.INT64, ["b", "n"]),
         helper.make_tensor_value_info("lengths", TensorProto.INT32, ["b"]),
     ]
     return g.model(inputs, x, ["b", tower.out.out_features])
+
+
+def final_states_graph(tower: FinalStates, embedding: NDArray[np.float32] | None, inputs: int) -> onnx.ModelProto:
+    """x (b, t, inputs) float32, or phones (b, n) int64 and their `embedding`; lengths (b,) int32 -> unit (b, dim)."""
+    g = _Graph()
+    if embedding is None:
+        x = "x"
+        first = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", "t", inputs])
+    else:
+        first = helper.make_tensor_value_info("phones", TensorProto.INT64, ["b", "n"])
+        n = g.add("Unsqueeze", g.add("Gather", g.add("Shape", "phones"), g.const(1, np.int64)), g.const([0], np.int64))
+        places = g.const(sinusoids(LONGEST_PHRASE, inputs).numpy())
+        places = g.add("Slice", places, g.const([0], np.int64), n, g.const([0], np.int64))
+        x = g.add("Add", g.add("Gather", g.const(embedding), "phones"), places)
+    x = g.add("Transpose", x, perm=[1, 0, 2])
+    for k, layer in enumerate(tower.lstm):
+        assert isinstance(layer, BiLSTM)
+        x = g.lstm(x, "lengths", layer, final=k == len(tower.lstm) - 1)
+    x = g.unit(g.linear(x, tower.out))
+    lengths = helper.make_tensor_value_info("lengths", TensorProto.INT32, ["b"])
+    return g.model([first, lengths], x, ["b", tower.out.out_features])
 
 
 def _array(parameter: torch.Tensor | None) -> NDArray[np.float32]:
@@ -176,9 +221,13 @@ def _gates(parameter: torch.Tensor) -> NDArray[np.float32]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--priors", type=Path, required=True)
+    parser.add_argument("--priors", type=Path)
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    with np.load(arguments.priors) as stored:
-        export(load(arguments.checkpoint), dict(stored), arguments.card.read_text(), arguments.out)
+    trained = load(arguments.checkpoint)
+    if isinstance(trained, IsolatedModel):
+        export_isolated(trained, arguments.card.read_text(), arguments.out)
+    else:
+        with np.load(arguments.priors) as stored:
+            export(trained, dict(stored), arguments.card.read_text(), arguments.out)

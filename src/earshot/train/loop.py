@@ -9,56 +9,65 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from earshot.encoders.clock import SUBSAMPLING
-from earshot.train.batches import Batch, Batcher
-from earshot.train.losses import Spans, clap, detection, dwd, phone_cross_entropy
+from earshot.train.batches import Batch
+from earshot.train.isolated import IsolatedConfig, IsolatedModel
 from earshot.train.model import WordConfig, WordModel
+
+MODELS = {"spans": (WordConfig, WordModel), "isolated": (IsolatedConfig, IsolatedModel)}
+"""Kinds of model: ours, which pools spans from running speech, and the paper's, which is given isolated words."""
+Model = WordModel | IsolatedModel
+Config = WordConfig | IsolatedConfig
+
+
+class Batches(Protocol):
+    """What training needs of a batcher."""
+
+    seed: int
+
+    def batch(self, step: int, rank: int = 0) -> Batch:
+        """The batch of this step; the same for the same seed, step and rank."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """How long and how hard to train, and the weights of the losses."""
+    """How long and how hard to train; `losses` gives the weight of each of the model's losses."""
 
     steps: int = 4000
     learning_rate: float = 2e-3
     warm_up: float = 0.1
     weight_decay: float = 1e-4
     clip: float = 1.0
-    clap: float = 1.0
-    dwd: float = 0.5
-    phone: float = 1.0
-    detection: float = 1.0
+    losses: dict[str, float] = field(default_factory=lambda: dict(clap=1.0, detection=1.0, dwd=0.5, phone=1.0))
     save_every: int = 100
     workers: int = 1
     stop_after: int | None = None
     """End this sitting at this step; the schedule still runs to `steps`."""
 
 
-LOSSES = ("clap", "detection", "dwd", "phone")
-
-
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and what to do."""
 
 
-def train(batcher: Batcher, config: WordConfig, options: TrainOptions, folder: Path) -> WordModel:
+def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path) -> Model:
     """Train until `options.steps`, going on from `folder/last.pt` where there is one."""
     rank, world = _join()
     gpus = torch.cuda.device_count()
     device = torch.device("cuda", rank % gpus) if gpus else torch.device("cpu")
     torch.manual_seed(batcher.seed)
-    model = WordModel(config).to(device)
+    model = build(config).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     step = _resume(folder / "last.pt", model, optimizer, device)
     if world > 1:
@@ -66,14 +75,14 @@ def train(batcher: Batcher, config: WordConfig, options: TrainOptions, folder: P
             dist.broadcast(parameter.data, 0)
     folder.mkdir(parents=True, exist_ok=True)
     model.train()
-    since, running = time.monotonic(), dict.fromkeys((*LOSSES, "words"), 0.0)
+    since, running = time.monotonic(), dict.fromkeys((*options.losses, "words"), 0.0)
     for batch in _loader(batcher, step, options, rank):
         step += 1
         torch.manual_seed((batcher.seed * 1_000_003 + step) * 64 + rank)
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * one_cycle(step / options.steps, options.warm_up)
-        parts = losses(model, {k: torch.as_tensor(v).to(device) for k, v in batch.items()})
-        loss = torch.stack([getattr(options, name) * part for name, part in parts.items()]).sum()
+        parts = model.losses({k: torch.as_tensor(v).to(device) for k, v in batch.items()})
+        loss = torch.stack([weight * parts[name] for name, weight in options.losses.items()]).sum()
         if not math.isfinite(loss.item()):
             raise TrainingError(f"the loss of batch {step} is not finite; {folder / 'last.pt'} is the last good state")
         optimizer.zero_grad(set_to_none=True)
@@ -92,23 +101,6 @@ def train(batcher: Batcher, config: WordConfig, options: TrainOptions, folder: P
     return model.eval()
 
 
-def losses(model: WordModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The losses of one batch."""
-    frames = model.audio(batch["mel"], batch["lengths"])
-    spans = model.audio.pool(frames, batch["rows"], batch["starts"], batch["ends"])
-    texts = model.text(batch["texts"], batch["text_lengths"])
-    scale = model.clap_scale.exp().clamp(max=100)
-    instances = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"])
-    n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
-    projected = model.audio.project(frames)
-    return {
-        "clap": clap(spans, texts, batch["labels"], scale),
-        "detection": detection(projected, n_frames, texts, instances, Spans(*batch["said"]), scale, len(texts) % 2),
-        "dwd": dwd(spans, batch["labels"], model.dwd_scale.exp().clamp(max=100)),
-        "phone": phone_cross_entropy(model.audio.phone(frames), batch["targets"]),
-    }
-
-
 def one_cycle(progress: float, warm_up: float) -> float:
     """Share of the peak learning rate: linear up during `warm_up`, then a cosine down to 1 %."""
     if progress < warm_up:
@@ -116,9 +108,19 @@ def one_cycle(progress: float, warm_up: float) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up)))) / 2
 
 
-def save(path: Path, model: WordModel, optimizer: torch.optim.Optimizer | None, step: int) -> None:
+def build(config: Config) -> Model:
+    """A new model of the configuration's kind."""
+    return WordModel(config) if isinstance(config, WordConfig) else IsolatedModel(config)
+
+
+def save(path: Path, model: Model, optimizer: torch.optim.Optimizer | None, step: int) -> None:
     """Write a checkpoint so that a kill leaves either the old one or the new one."""
-    state: dict[str, Any] = {"config": asdict(model.config), "model": model.state_dict(), "step": step}
+    state: dict[str, Any] = {
+        "kind": _kind(model),
+        "config": asdict(model.config),
+        "model": model.state_dict(),
+        "step": step,
+    }
     if optimizer is not None:
         state["optimizer"] = optimizer.state_dict()
     temporary = path.with_suffix(".tmp")
@@ -126,16 +128,20 @@ def save(path: Path, model: WordModel, optimizer: torch.optim.Optimizer | None, 
     os.replace(temporary, path)
 
 
-def load(path: Path) -> WordModel:
-    """The model of a checkpoint, in evaluation mode."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model = WordModel(WordConfig(**state["config"]))
+def load(path: Path) -> Model:
+    """The model of a checkpoint, in evaluation mode. TrainingError where the file is none."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        config, _ = MODELS[state.get("kind", "spans")]
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path}: not a checkpoint, or cut short ({type(error).__name__})") from error
+    model = build(config(**state["config"]))
     model.load_state_dict(state["model"])
     return model.eval()
 
 
 class _Batches(Dataset[dict[str, Any]]):
-    def __init__(self, batcher: Batcher, rank: int) -> None:
+    def __init__(self, batcher: Batches, rank: int) -> None:
         self.batcher, self.rank = batcher, rank
 
     def __getitem__(self, step: int) -> dict[str, Any]:
@@ -144,7 +150,7 @@ class _Batches(Dataset[dict[str, Any]]):
         return {name: getattr(batch, name) for name in Batch.__slots__}
 
 
-def _loader(batcher: Batcher, step: int, options: TrainOptions, rank: int) -> Iterator[dict[str, Any]]:
+def _loader(batcher: Batches, step: int, options: TrainOptions, rank: int) -> Iterator[dict[str, Any]]:
     steps = range(step, options.steps)
     loader: DataLoader[dict[str, Any]] = DataLoader(
         _Batches(batcher, rank), batch_size=None, sampler=steps, num_workers=options.workers
@@ -152,11 +158,15 @@ def _loader(batcher: Batcher, step: int, options: TrainOptions, rank: int) -> It
     return iter(loader)
 
 
-def _resume(path: Path, model: WordModel, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+def _kind(model: Model) -> str:
+    return next(kind for kind, (_, of) in MODELS.items() if isinstance(model, of))
+
+
+def _resume(path: Path, model: Model, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location=device, weights_only=True)
-    if state["config"] != asdict(model.config):
+    if state["config"] != asdict(model.config) or state.get("kind", "spans") != _kind(model):
         raise TrainingError(f"{path} holds another architecture ({state['config']}); train into another folder")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -187,7 +197,7 @@ def _average_gradients(model: nn.Module, world: int) -> None:
 def _log(folder: Path, step: int, n: int, running: dict[str, float], seconds: float, world: int) -> None:
     """One line about the last `n` steps."""
     line = {"step": step, "seconds": round(seconds, 1), "spans_per_second": round(running["words"] * world / seconds)}
-    line |= {k: round(running[k] / n, 4) for k in LOSSES}
+    line |= {k: round(running[k] / n, 4) for k in running if k != "words"}
     with open(folder / "log.jsonl", "a") as log:
         log.write(json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)

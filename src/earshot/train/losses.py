@@ -42,6 +42,16 @@ def clap(audio: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     return (to_text + (to_audio / counts).sum() / positive.any(0).sum()) / 2
 
 
+def clap_views(audio: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    """The paper's audio–text loss: audio (n, m, d), m spoken instances of each of n texts (n, d).
+
+    For each of the m views a symmetric cross-entropy on the diagonal of scale * text @ audio.T; the mean over views.
+    """
+    target = torch.arange(len(text), device=text.device)
+    views = [scale * text @ audio[:, k].T for k in range(audio.shape[1])]
+    return torch.stack([(cross_entropy(c, target) + cross_entropy(c.T, target)) / 2 for c in views]).mean()
+
+
 def detection(
     projected: Tensor, lengths: Tensor, text: Tensor, spans: Spans, said: Spans, scale: Tensor, offset: int = 0
 ) -> Tensor:
@@ -105,7 +115,7 @@ def dwd(audio: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     if len(words) == 1:
         return softmax.mean()
     other = cosine.index_put((rows, index), torch.full_like(own, -torch.inf)).amax(1)
-    return (softmax + (1 - own) + other.clamp(min=0)).mean()
+    return (softmax + (1 - own) + other).mean()
 
 
 def phone_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The networks of the word encoder: an audio tower that is run once over running speech, and a phone tower.
 
 In: normalised log-mels and spans, or phone ids. Out: unit vectors in one space, and phone scores for every frame.
-Knows nothing of data, losses or files. Dimensions travel with the weights (`WordConfig`).
+Knows nothing of data or files. Dimensions travel with the weights (`WordConfig`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
-from earshot.encoders.clock import N_CLASSES
+from earshot.encoders.clock import N_CLASSES, SUBSAMPLING
 from earshot.features import N_MELS
+from earshot.train.losses import Spans, clap, detection, dwd, phone_cross_entropy
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,22 @@ class WordModel(nn.Module):
         self.text = TextTower(config)
         self.clap_scale = nn.Parameter(torch.tensor(math.log(14.0)))
         self.dwd_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+
+    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses of one `batches.Batch`, by name."""
+        frames = self.audio(batch["mel"], batch["lengths"])
+        spans = self.audio.pool(frames, batch["rows"], batch["starts"], batch["ends"])
+        texts = self.text(batch["texts"], batch["text_lengths"])
+        scale = self.clap_scale.exp().clamp(max=100)
+        instances = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"])
+        n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
+        projected = self.audio.project(frames)
+        return {
+            "clap": clap(spans, texts, batch["labels"], scale),
+            "detection": detection(projected, n_frames, texts, instances, Spans(*batch["said"]), scale, len(texts) % 2),
+            "dwd": dwd(spans, batch["labels"], self.dwd_scale.exp().clamp(max=100)),
+            "phone": phone_cross_entropy(self.audio.phone(frames), batch["targets"]),
+        }
 
 
 def _mask(lengths: Tensor, n: int) -> Tensor:

@@ -22,7 +22,8 @@ from earshot.pronounce import PHONES
 from earshot.train.augment import Augmentation
 from earshot.train.batches import Batcher, BatchOptions
 from earshot.train.corpus import Corpus, Utterance, read_corpus
-from earshot.train.loop import TrainOptions, train
+from earshot.train.isolated import IsolatedBatcher, IsolatedConfig, IsolatedOptions
+from earshot.train.loop import Batches, Config, TrainingError, TrainOptions, train
 from earshot.train.model import WordConfig
 
 
@@ -40,18 +41,25 @@ def main() -> None:
     options = TrainOptions(**recipe.get("train", {}))
     if arguments.steps:
         options = replace(options, steps=arguments.steps)
-    batcher = make_batcher(recipe, arguments.corpora)
-    train(batcher, WordConfig(**recipe.get("model", {})), options, arguments.out)
+    config, batcher = read_recipe(recipe, arguments.corpora)
+    try:
+        train(batcher, config, options, arguments.out)
+    except TrainingError as error:
+        raise SystemExit(f"train: {error}") from None
 
 
-def make_batcher(recipe: dict[str, Any], corpora: Path) -> Batcher:
-    """The batcher of a recipe, over the training speakers of the corpora it gives a weight."""
-    batch = dict(recipe.get("batch", {}))
-    batch["augmentation"] = Augmentation(**_tuples(batch.pop("augmentation", {})))
-    weights = recipe["corpora"]
+def read_recipe(recipe: dict[str, Any], folder: Path) -> tuple[Config, Batches]:
+    """The model's configuration and the batcher of a recipe, over the training speakers of the corpora it names."""
+    weights, seed = recipe["corpora"], recipe.get("seed", 0)
     held_out = {str(speaker) for speaker in recipe.get("held_out", [])}
-    read = [training_part(read_corpus(corpora / name), held_out) for name in weights]
-    return Batcher(read, BatchOptions(weights=weights, **batch), priors(corpora, read), recipe.get("seed", 0))
+    corpora = [training_part(read_corpus(folder / name), held_out) for name in weights]
+    batch = dict(recipe.get("batch", {}))
+    if recipe.get("kind", "spans") == "isolated":
+        config = IsolatedConfig(**recipe.get("model", {}))
+        return config, IsolatedBatcher(corpora, config, IsolatedOptions(**batch), seed)
+    batch["augmentation"] = Augmentation(**_tuples(batch.pop("augmentation", {})))
+    options = BatchOptions(weights=weights, **batch)
+    return WordConfig(**recipe.get("model", {})), Batcher(corpora, options, priors(folder, corpora), seed)
 
 
 def training_part(corpus: Corpus, held_out: set[str]) -> Corpus:
