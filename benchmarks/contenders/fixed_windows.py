@@ -66,7 +66,4 @@ class FixedWindows:
 
 
 def build(setup: Setup) -> FixedWindows:
-    from earshot import encoders
-
-    encoder: WordEncoder = encoders.load(setup.encoder)
-    return FixedWindows(encoder)
+    return FixedWindows(load(setup.encoder))
