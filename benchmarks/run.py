@@ -107,17 +107,24 @@ def run_words(encoders: dict[str, SpeechEncoder], task: tasks.Words, folder: Pat
     path.write_text("".join(json.dumps(rows[name]) + "\n" for name in sorted(rows)))
 
 
-def current_origin() -> store.Origin:
+def current_origin(module: str = "benchmarks.run") -> store.Origin:
     """The command, commit and machine of this run."""
     models = [line for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
     model = models[0] if models else platform.processor()
     return store.Origin(
-        command=shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
+        command=command_line(module),
         commit=_git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
         machine=f"{model.rpartition(': ')[2]}, {os.cpu_count()} cores",
         threads=os.environ.get("OMP_NUM_THREADS", "default"),
         load=round(os.getloadavg()[0], 1),
     )
+
+
+def command_line(module: str) -> str:
+    """The command of this run; folders of this machine are called DIR."""
+    words = [module, *sys.argv[1:]]
+    plain = ["DIR" if words[k - 1] in ("--speech", "--work", "--results") else word for k, word in enumerate(words)]
+    return f"python -m {shlex.join(plain)}"
 
 
 class _Clock:

@@ -50,7 +50,7 @@ class Measured:
 def main(speech: Path, work: Path, long: bool) -> None:
     """Measure indexing, queries, cold start, size on disk and peak memory."""
     work.mkdir(parents=True, exist_ok=True)
-    origin = current_origin()
+    origin = current_origin("benchmarks.speed")
     row: dict[str, Any] = {"command": origin.command, "commit": origin.commit, "machine": origin.machine}
     row["load"] = origin.load
     row["folder"] = indexing(speech, work / "speed-library")

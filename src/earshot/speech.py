@@ -23,7 +23,7 @@ STEP = 4
 FRAME_SECONDS: Seconds = STEP * HOP / SAMPLE_RATE
 MAX_STRETCH: Seconds = 15.0
 
-SPEECH, PERHAPS = 0.85, 0.3
+SPEECH, PERHAPS = 0.8, 0.3
 """Probabilities: a stretch reaches as far as speech is at least possible, and needs frames where it is likely."""
 SHORTEST: Seconds = 0.16
 """Likely speech that a stretch must hold, all its frames together."""
