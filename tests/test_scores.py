@@ -20,29 +20,30 @@ def test_frames_left_counts_down_in_each_stretch() -> None:
     assert scores.frames_left(np.array([0, 3, 3, 5])).tolist() == [3, 2, 1, 2, 1]
 
 
-def norms(n: int, *lengths: int) -> dict[int, np.ndarray]:
+def norms(offsets: list[int], *lengths: int) -> dict[int, np.ndarray]:
     """As if frames were orthogonal: the norm of a sum grows with the root of its length."""
-    return {length: np.full(n, length**-0.5, np.float32) for length in lengths}
+    left = scores.frames_left(np.array(offsets))
+    return {length: np.where(left < length, 0, length**-0.5).astype(np.float32) for length in lengths}
 
 
 def test_candidates_find_the_planted_span_with_its_length() -> None:
     similarity = np.full(200, -1.0, np.float32)
     similarity[90:100] = 1.0
-    starts, lengths = scores.candidates(similarity, scores.frames_left(np.array([0, 200])), norms(200, 5, 10, 20), 1)
+    starts, lengths = scores.candidates(similarity, norms([0, 200], 5, 10, 20), 1)
     assert (starts.tolist(), lengths.tolist()) == ([90], [10])
 
 
 def test_candidates_stay_inside_a_stretch() -> None:
     similarity = np.zeros(30, np.float32)
     similarity[8:13] = 1.0  # across the border of two stretches
-    starts, lengths = scores.candidates(similarity, scores.frames_left(np.array([0, 10, 30])), norms(30, 4, 6), 50)
+    starts, lengths = scores.candidates(similarity, norms([0, 10, 30], 4, 6), 50)
     assert all(start + length <= (10 if start < 10 else 30) for start, length in zip(starts, lengths, strict=True))
 
 
 def test_no_candidates_where_every_stretch_is_too_short() -> None:
-    starts, _ = scores.candidates(np.ones(4, np.float32), scores.frames_left(np.array([0, 2, 4])), norms(4, 3), 5)
+    starts, _ = scores.candidates(np.ones(4, np.float32), norms([0, 2, 4], 3), 5)
     assert len(starts) == 0
-    starts, _ = scores.candidates(np.ones(2, np.float32), scores.frames_left(np.array([0, 2])), norms(2, 3), 5)
+    starts, _ = scores.candidates(np.ones(2, np.float32), norms([0, 2], 3), 5)
     assert len(starts) == 0
 
 
@@ -52,7 +53,7 @@ def test_span_cosine_against_the_definition() -> None:
     projection = rng.standard_normal((5, 6)).astype(np.float32)
     query = rng.standard_normal(5).astype(np.float32)
     query /= np.linalg.norm(query)
-    found = scores.span_cosines(windows, query, projection, np.full(4, 3), np.full(4, 8))
+    found = scores.span_cosines(windows, query, projection, [(np.full(4, 3), np.full(4, 8))])
     for k in range(4):
         cosines = []
         for start in (2, 3, 4):

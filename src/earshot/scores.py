@@ -5,8 +5,7 @@ In and out: NumPy arrays. Pure functions; knows nothing of encoders, libraries o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-_ROWS = 16_384
-"""Frames that are turned into floats at a time: they fit the cache of a core."""
+_ROWS = 2_048
+"""Frames that are turned into floats at a time: they fit the cache of a core, and BLAS starts no threads for them."""
 _BLOCK = 8
 """At most one candidate starts in so many frames."""
 
@@ -29,19 +28,13 @@ class Aligned(NamedTuple):
     end: Ints
 
 
-def frame_scores(frames: NDArray[np.int8], queries: Floats, threads: int = 2) -> Floats:
+def frame_scores(frames: NDArray[np.int8], queries: Floats) -> Floats:
     """Inner products (q, n) of queries (q, d) with frames (n, d), turned into floats piece by piece."""
     out = np.empty((len(queries), len(frames)), np.float32)
     columns = np.ascontiguousarray(queries.T)
-
-    def run(begin: int, end: int) -> None:
-        for k in range(begin, end, _ROWS):
-            piece = frames[k : min(k + _ROWS, end)].astype(np.float32) @ columns
-            out[:, k : k + len(piece)] = piece.T
-
-    cuts = np.linspace(0, len(frames), threads + 1).astype(int)
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, cuts[:-1], cuts[1:]))
+    for k in range(0, len(frames), _ROWS):
+        piece = frames[k : k + _ROWS].astype(np.float32) @ columns
+        out[:, k : k + len(piece)] = piece.T
     return out
 
 
@@ -51,52 +44,57 @@ def frames_left(stretch_offsets: Ints) -> NDArray[np.int32]:
     return (ends - np.arange(len(ends))).astype(np.int32)
 
 
-def candidates(
-    scores: Floats, left: NDArray[np.int32], inverse_norms: Mapping[int, Floats], top: int
-) -> tuple[Ints, Ints]:
+def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) -> tuple[Ints, Ints]:
     """The `top` spans of greatest cosine: (start frame, length), at most one start every 8 frames.
 
-    scores (n,): inner products of one query with each projected frame. inverse_norms: for each length to try, one over
-    the norm of the sum of that many projected frames from each frame on, (n,).
+    scores (n,): inner products of one query with each projected frame. inverse_norms: for each length to try, (n,): one
+    over the norm of the sum of that many projected frames from each frame on; 0 where the stretch ends before.
+    Spans of a negative cosine are left out.
     """
     n = len(scores)
     total = np.concatenate([[0.0], np.cumsum(scores, dtype=np.float64)])
-    best = np.full(-(-n // _BLOCK) * _BLOCK, -np.inf, np.float32)
-    which = np.zeros(len(best), np.int16)
-    for length, inverse in inverse_norms.items():
-        if length > n:
-            continue
-        cosine = (total[length:] - total[:-length]).astype(np.float32)
-        cosine *= inverse[: len(cosine)]
-        cosine[left[: len(cosine)] < length] = -np.inf
-        better = cosine > best[: len(cosine)]
-        best[: len(cosine)][better] = cosine[better]
-        which[: len(cosine)][better] = length
+    best = np.zeros(-(-n // _BLOCK) * _BLOCK, np.float32)
+    cosines = np.empty(n, np.float32)
+    lengths = [length for length in inverse_norms if length <= n]
+    for length in lengths:
+        cosine = cosines[: n - length + 1]
+        np.subtract(total[length:], total[:-length], out=cosine, casting="same_kind")
+        cosine *= inverse_norms[length][: len(cosine)]
+        np.maximum(best[: len(cosine)], cosine, out=best[: len(cosine)])
     blocks = best.reshape(-1, _BLOCK)
     peak = blocks.max(axis=1)
-    keep = np.flatnonzero(peak > -np.inf)
+    keep = np.flatnonzero(peak > 0)
     if len(keep) > top:
         keep = keep[np.argpartition(-peak[keep], top)[:top]]
     starts = keep * _BLOCK + blocks[keep].argmax(axis=1)
-    return starts, which[starts].astype(np.int64)
+    tried = np.full((len(lengths), len(starts)), -1.0)
+    for row, length in enumerate(lengths):
+        fits = starts + length <= n
+        sums = total[starts[fits] + length] - total[starts[fits]]
+        tried[row, fits] = sums * inverse_norms[length][starts[fits]]
+    return starts, np.array(lengths, np.int64)[tried.argmax(axis=0)] if len(starts) else starts
 
 
-def span_cosines(windows: NDArray[np.int8], query: Floats, projection: Floats, starts: Ints, ends: Ints) -> Floats:
-    """Best cosine (k,) of `query` (d,) with the span [start, end) of each window, its borders moved by up to one frame.
+def span_cosines(
+    windows: NDArray[np.int8], query: Floats, projection: Floats, spans: Sequence[tuple[Ints, Ints]]
+) -> Floats:
+    """Best cosine (k,) of `query` (d,) with any of the `spans` of each window, their borders moved by up to one frame.
 
-    windows (k, w, f) int8 frames, projection (d, f): the embedding of a span is its projected sum, normalised.
+    windows (k, w, f) int8 frames, projection (d, f): the embedding of a span is its projected sum, normalised. Each of
+    `spans` is (first frames (k,), last frames + 1 (k,)).
     """
-    sums = np.zeros((len(windows), windows.shape[1] + 1, windows.shape[2]), np.float32)
-    np.cumsum(windows, axis=1, dtype=np.float32, out=sums[:, 1:])
-    rows = np.arange(len(windows))
-    best = np.full(len(windows), -1.0, np.float32)
-    for first in (-1, 0, 1):
-        for last in (-1, 0, 1):
-            begin = np.clip(starts + first, 0, windows.shape[1] - 1)
-            end = np.clip(ends + last, begin + 1, windows.shape[1])
-            spans = (sums[rows, end] - sums[rows, begin]) @ projection.T
-            cosine = spans @ query / np.maximum(np.linalg.norm(spans, axis=1), 1e-9)
-            best = np.maximum(best, cosine)
+    w = windows.shape[1]
+    frame = np.arange(w)
+    masks = []
+    for starts, ends in spans:
+        for first in (-1, 0, 1):
+            for last in (-1, 0, 1):
+                begin = np.clip(starts + first, 0, w - 1)
+                end = np.clip(ends + last, begin + 1, w)
+                masks.append((frame >= begin[:, None]) & (frame < end[:, None]))
+    sums = np.matmul(np.stack(masks, axis=1).astype(np.float32), windows.astype(np.float32)) @ projection.T
+    cosines = sums @ query / np.maximum(np.linalg.norm(sums, axis=2), 1e-9)
+    best: Floats = cosines.max(axis=1, initial=-1.0).astype(np.float32)
     return best
 
 

@@ -64,13 +64,15 @@ class Haystack:
     """Frames of a library, or of a piece of one, and what is worked out of them once for all queries."""
 
     table: FrameTable
-    left: NDArray[np.int32]
     inverse_norms: dict[int, Floats]
 
     @classmethod
     def of(cls, table: FrameTable, encoder: WordEncoder) -> Haystack:
         """The table with what searching needs."""
-        return cls(table, scores.frames_left(table.stretch_offsets), encoder.inverse_norms(table.vectors))
+        left, norms = scores.frames_left(table.stretch_offsets), encoder.inverse_norms(table.vectors)
+        for length, inverse in norms.items():
+            inverse[left < length] = 0
+        return cls(table, norms)
 
     def similarity(self, ways: Sequence[Query], encoder: WordEncoder) -> Floats:
         """Inner products (len(ways), n) of queries with projected frames."""
@@ -99,6 +101,7 @@ class Searcher:
     def __init__(self, store: Store, encoder: WordEncoder) -> None:
         self.store, self.encoder = store, encoder
         self._whole: Haystack | None = None
+        self._recordings: dict[int, Recording] = {}
         self._version = -1
 
     def find(
@@ -110,17 +113,23 @@ class Searcher:
         QueryError for a query that cannot be searched for; AudioError for a clip that cannot be read.
         """
         ways = typed_query(query, self.encoder) if isinstance(query, str) else spoken_query(query, self.encoder)
-        recordings = {r.id: r for r in self.store.recordings() if _matches(r, within)}
+        self._notice_changes()
+        recordings = self._recordings
+        if within is not None:
+            recordings = {key: r for key, r in recordings.items() if _matches(r, within)}
         ids = None if within is None else tuple(sorted(recordings))
         hits = [hit for haystack in self._haystacks(ids) for hit in self._hits(haystack, ways, recordings)]
         hits = [hit for hit in hits if threshold is None or hit.probability >= threshold]
         hits.sort(key=lambda hit: -hit.probability)
         return hits[:top]
 
-    def _haystacks(self, ids: tuple[int, ...] | None) -> Iterator[Haystack]:
+    def _notice_changes(self) -> None:
         version = self.store.version()
         if version != self._version:
             self._whole, self._version = None, version
+            self._recordings = {recording.id: recording for recording in self.store.recordings()}
+
+    def _haystacks(self, ids: tuple[int, ...] | None) -> Iterator[Haystack]:
         if ids is None and self._whole is not None:
             yield self._whole
             return
@@ -202,7 +211,7 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     """The best candidates for one query: span by alignment, cosine, and features for the probability."""
     table = haystack.table
     norms = {length: haystack.inverse_norms[length] for length in query.lengths}
-    starts, lengths = scores.candidates(similarity, haystack.left, norms, CANDIDATES)
+    starts, lengths = scores.candidates(similarity, norms, CANDIDATES)
     width = int(max(query.lengths)) + 2 * MARGIN
     stretch = haystack.stretch_of(starts)
     lowest, highest = table.stretch_offsets[stretch], table.stretch_offsets[stretch + 1]
@@ -215,10 +224,8 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     local = _local_scores(log_phones.reshape(len(starts), width, -1), query)
     local[outside] = -1e4
     aligned = scores.align(local)
-    vectors = (windows, query.vector, encoder.projection)
-    own = scores.span_cosines(*vectors, starts - begin, starts - begin + lengths)
-    refined = scores.span_cosines(*vectors, aligned.start, aligned.end)
-    cosine = np.maximum(own, refined)
+    spans = [(starts - begin, starts - begin + lengths), (aligned.start, aligned.end)]
+    cosine = scores.span_cosines(windows, query.vector, encoder.projection, spans)
     stretch_ratio = np.log((aligned.end - aligned.start) / query.expected)
     features = np.stack([cosine, aligned.score, np.abs(stretch_ratio)], 1).astype(np.float32)
     size = np.log(len(query.states) / (10 if query.spoken else 6))
@@ -266,5 +273,5 @@ def _check_length(clip: Clip, seconds: Seconds) -> None:
         )
 
 
-def _matches(recording: Recording, within: str | None) -> bool:
-    return within is None or fnmatch.fnmatch(recording.path, within) or fnmatch.fnmatch(recording.path, f"*/{within}")
+def _matches(recording: Recording, within: str) -> bool:
+    return fnmatch.fnmatch(recording.path, within) or fnmatch.fnmatch(recording.path, f"*/{within}")
