@@ -10,10 +10,10 @@ demo: .venv/base.stamp
 	@rm -rf build/demo
 	@echo '$$ earshot index samples/'
 	@$(DEMO) index samples/
-	@echo; echo '$$ earshot find gradient --top 5'
-	@$(DEMO) find gradient --top 5
+	@echo; echo '$$ earshot find gradient'
+	@$(DEMO) find gradient --table
 	@echo; echo '$$ earshot find --like samples/podcast.m4a@18.77-19.35 --top 5    # the word as somebody said it'
-	@$(DEMO) find --like samples/podcast.m4a@18.77-19.35 --top 5
+	@$(DEMO) find --like samples/podcast.m4a@18.77-19.35 --top 5 --table
 	@echo
 	@echo 'Now your own recordings:'
 	@echo '    .venv/bin/earshot index ~/your/recordings'

@@ -251,13 +251,12 @@ def _lengths(expected: float, shorter: float, longer: float) -> tuple[int, ...]:
 
 def _load_with_context(clip: Clip, start: Seconds) -> Floats:
     """Samples from `start` to CONTEXT after the clip, or to its end where the recording ends before that."""
-    most = LONGEST_EXAMPLE + 2 * CONTEXT
-    if clip.end is not None:
-        try:
-            return load(Clip(clip.path, start, clip.end + CONTEXT), max_seconds=most)
-        except AudioError:
-            pass
-    return load(Clip(clip.path, start, clip.end), max_seconds=most)
+    if clip.end is None:
+        return load(Clip(clip.path, start or None), max_seconds=LONGEST_EXAMPLE + (clip.start or 0.0) - start)
+    try:
+        return load(Clip(clip.path, start, clip.end + CONTEXT))
+    except AudioError:
+        return load(Clip(clip.path, start, clip.end))
 
 
 def _check_length(clip: Clip, seconds: Seconds) -> None:
