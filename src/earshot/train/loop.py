@@ -54,7 +54,7 @@ class TrainOptions:
     save_every: int = 100
     workers: int = 1
     stop_after: int | None = None
-    """End this sitting at this step; the schedule still runs to `steps`."""
+    """End this run at this step; the schedule still runs to `steps`."""
 
 
 class TrainingError(RuntimeError):
