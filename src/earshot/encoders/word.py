@@ -37,7 +37,24 @@ _BATCH_FRAMES = 12_000
 
 
 @dataclass(frozen=True)
-class WordEncoder:
+class _Towers:
+    """The files of an encoder: its two networks, opened when first used."""
+
+    name: str
+    digest: str
+    folder: Path
+
+    @cached_property
+    def _audio(self) -> InferenceSession:
+        return _session(self.folder / f"{self.name}-audio.onnx")
+
+    @cached_property
+    def _text(self) -> InferenceSession:
+        return _session(self.folder / f"{self.name}-text.onnx")
+
+
+@dataclass(frozen=True)
+class WordEncoder(_Towers):
     """Acoustic word embeddings (paper A, arXiv 2512.14115) whose audio tower runs once over running speech.
 
     A stretch of speech becomes one frame every 40 ms: `frame_dim` int8 values, then a byte for each length of GRID, the
@@ -46,9 +63,6 @@ class WordEncoder:
     cosine of a query with all spans takes one inner product a frame. `digest` names the exact weights.
     """
 
-    name: str
-    digest: str
-    folder: Path
     prior_mean: Floats
     prior_std: Floats
     projection: Floats
@@ -141,22 +155,11 @@ class WordEncoder:
         """Embeddings (n, dim) of phone sequences (ARPAbet without stress)."""
         return run_text(self._text, pronunciations) if pronunciations else np.zeros((0, self.dim), np.float32)
 
-    @cached_property
-    def _audio(self) -> InferenceSession:
-        return _session(self.folder / f"{self.name}-audio.onnx")
-
-    @cached_property
-    def _text(self) -> InferenceSession:
-        return _session(self.folder / f"{self.name}-text.onnx")
-
 
 @dataclass(frozen=True)
-class IsolatedEncoder:
+class IsolatedEncoder(_Towers):
     """Paper A as it is published (arXiv 2512.14115): a network that is given one word, cut out, at a time."""
 
-    name: str
-    digest: str
-    folder: Path
     n_mels: int
 
     def embed_speech(self, clips: Sequence[Floats]) -> Floats:
@@ -176,14 +179,6 @@ class IsolatedEncoder:
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Embeddings (n, dim) of words by their first pronunciation. QueryError where one has none."""
         return run_text(self._text, [pronounce(text, most=1)[0] for text in texts])
-
-    @cached_property
-    def _audio(self) -> InferenceSession:
-        return _session(self.folder / f"{self.name}-audio.onnx")
-
-    @cached_property
-    def _text(self) -> InferenceSession:
-        return _session(self.folder / f"{self.name}-text.onnx")
 
 
 def load_folder(folder: Path, name: str = "word") -> WordEncoder | IsolatedEncoder:
