@@ -190,6 +190,27 @@ def test_exported_towers_of_the_paper_do_what_the_trained_ones_do() -> None:
     np.testing.assert_allclose(run(None, {"phones": phones, "lengths": lengths})[0], written, atol=1e-5)
 
 
+def test_an_exported_encoder_of_the_paper_embeds_and_does_not_index(tmp_path: Path) -> None:
+    from earshot.encoders import IsolatedEncoder, load_folder
+    from earshot.encoders.word import load_word
+    from earshot.train.export import export_isolated
+    from earshot.types import EncoderError
+
+    torch.manual_seed(3)
+    model = IsolatedModel(IsolatedConfig(n_mels=16, hidden=8, layers=2, dim=6, phone_embedding=8))
+    export_isolated(model.eval(), 'licence = "none"', tmp_path)
+    encoder = load_folder(tmp_path)
+    assert isinstance(encoder, IsolatedEncoder)
+    rng = np.random.default_rng(0)
+    speech = encoder.embed_speech([rng.standard_normal(n).astype(np.float32) for n in (16_000, 4_000, 10)])
+    text = encoder.embed_text(["telescope", "a"])
+    assert speech.shape == (3, 6)
+    assert text.shape == (2, 6)
+    np.testing.assert_allclose(np.linalg.norm(speech, axis=1), 1, atol=1e-4)
+    with pytest.raises(EncoderError, match="cannot index"):
+        load_word(tmp_path)
+
+
 def test_the_paper_has_as_many_parameters_as_it_says() -> None:
     """8,698,625, of which 4,207,104 are the audio tower's; its table has 87 symbols, ours has 40."""
     model = IsolatedModel(IsolatedConfig())
