@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch")
 
 from torch.nn.functional import normalize  # noqa: E402
 
-from earshot.encoders.clock import SILENCE, frame_count  # noqa: E402
+from earshot.encoders.clock import BORDER, GRID, HALVES, SILENCE, frame_count  # noqa: E402
 from earshot.features import N_MELS, SAMPLE_RATE  # noqa: E402
 from earshot.train.align import Timed  # noqa: E402
-from earshot.train.batches import Batcher, BatchOptions, frame_phones  # noqa: E402
+from earshot.train.batches import Batcher, BatchOptions, half_borders, half_phones  # noqa: E402
 from earshot.train.corpus import Corpus, Utterance, read_corpus, words_of  # noqa: E402
 from earshot.train.isolated import (  # noqa: E402
     IsolatedBatcher,
@@ -24,7 +24,16 @@ from earshot.train.isolated import (  # noqa: E402
     IsolatedModel,
     IsolatedOptions,
 )
-from earshot.train.losses import Spans, clap, clap_views, detection, dwd, phone_cross_entropy  # noqa: E402
+from earshot.train.losses import (  # noqa: E402
+    Spans,
+    border_cross_entropy,
+    clap,
+    clap_views,
+    detection,
+    dwd,
+    one_example,
+    phone_cross_entropy,
+)
 from earshot.train.model import TextTower, WordConfig, WordModel  # noqa: E402
 
 SMALL = WordConfig(front=16, hidden=12, layers=2, frame_dim=8, dim=8, phone_embedding=6, text_hidden=7, dropout=0.0)
@@ -87,7 +96,7 @@ def test_losses_agree_with_float64(seed: int) -> None:
 
 
 def test_detection_by_a_plain_loop() -> None:
-    """Every window that is as long as a text, ends before the padding and is not where the text is said."""
+    """Every window about as long as a text that ends before the padding and is not where the text is said."""
     rng = np.random.default_rng(0)
     projected = rng.standard_normal((2, 24, 5)).astype(np.float32)
     lengths = (24, 15)
@@ -98,9 +107,9 @@ def test_detection_by_a_plain_loop() -> None:
         [(0, 4, 8, 0), (1, 2, 6, 0), (0, 10, 16, 1), (1, 7, 12, 1)],
     )
     scale, total = 3.0, 0.0
-    for u, mean in ((0, 4), (1, 6)):
+    for u, nearest in ((0, 0), (1, 1)):
         negatives = []
-        for length in (round(0.7 * mean), mean, round(1.4 * mean)):
+        for length in GRID[max(0, nearest - 1) : nearest + 2]:
             for row in range(2):
                 for begin in range(0, lengths[row] - length + 1, 2):
                     middle = begin + length / 2
@@ -125,6 +134,31 @@ def test_detection_by_a_plain_loop() -> None:
     assert found.item() == pytest.approx(total / 2, rel=1e-4)
 
 
+def test_the_example_of_a_text_is_its_instance_in_the_shortest_row() -> None:
+    """Texts 0 and 2 are said twice and thrice, text 1 once: two examples, and the others renumbered to them."""
+    spans = Spans(*torch.tensor([(0, 1, 2, 0), (1, 3, 4, 0), (0, 5, 6, 1), (0, 7, 8, 2), (2, 1, 2, 2), (1, 0, 1, 2)]).T)
+    said = Spans(*torch.tensor([(0, 1, 2, 0), (0, 5, 6, 1), (2, 1, 2, 2)]).T)
+    lengths = torch.tensor([50, 30, 10])[spans.rows]
+    found = one_example(spans, lengths, said)
+    assert found.examples.tolist() == [1, 4]
+    assert torch.stack(found.spans).T.tolist() == [[0, 1, 2, 0], [0, 7, 8, 1], [1, 0, 1, 1]]
+    assert torch.stack(found.said).T.tolist() == [[0, 1, 2, 0], [2, 1, 2, 1]]
+
+
+def test_detection_without_a_repeated_text_is_zero() -> None:
+    once = Spans(*torch.tensor([(0, 1, 5, 0)]).T)
+    found = one_example(once, torch.tensor([9]), once)
+    projected = torch.randn(1, 9, 3, requires_grad=True)
+    loss = detection(projected, torch.tensor([9]), projected[0, found.examples], *found[1:], torch.tensor(1.0))
+    loss.backward()
+    assert loss.item() == 0
+
+
+def test_border_loss_leaves_padding_out() -> None:
+    loss = border_cross_entropy(torch.tensor([[0.0, 0.0, 9.0]]), torch.tensor([[0, 1, -1]]))
+    assert float(loss) == pytest.approx(math.log(2), rel=1e-5)
+
+
 def test_phone_loss_leaves_padding_out() -> None:
     logits = torch.zeros(1, 3, 4)
     logits[0, 2] = 50.0
@@ -141,6 +175,19 @@ def test_padding_never_reaches_a_real_frame() -> None:
         torch.cat([torch.nn.functional.pad(mel, (0, 0, 0, 40)), torch.randn(1, 101, N_MELS)]), torch.tensor([61, 101])
     )
     torch.testing.assert_close(beside[:1, : frame_count(61)], alone)
+
+
+def test_rows_of_like_length_run_apart_as_they_run_together() -> None:
+    from earshot.train.model import _in_groups
+
+    torch.manual_seed(0)
+    model = WordModel(SMALL).eval()
+    lengths = torch.tensor([40, 97, 13, 60, 97])
+    mel = torch.randn(5, 97, N_MELS)
+    together = model.audio(mel, lengths)
+    apart = _in_groups(model.audio, mel, lengths, 2, together.shape[1])
+    for row, n in enumerate(lengths):
+        torch.testing.assert_close(apart[row, : frame_count(int(n))], together[row, : frame_count(int(n))])
 
 
 def test_exported_towers_do_what_the_trained_ones_do(tmp_path: Path) -> None:
@@ -270,14 +317,24 @@ def test_spans_of_a_batch_lie_in_their_rows_and_labels_name_their_texts() -> Non
     assert (batch.ends <= n_frames[batch.rows]).all()
     assert set(batch.labels) == set(range(len(batch.texts)))
     for text, n in zip(batch.texts, batch.text_lengths, strict=True):
-        assert (text[:n] < SILENCE).all()
+        assert (text[1 : n - 1] < SILENCE).all()
         assert (text[n:] == SILENCE).all()
-    assert batch.targets.shape[1] == frame_count(batch.mel.shape[1])
+    assert batch.targets.shape == batch.borders.shape == (len(batch.mel), HALVES * frame_count(batch.mel.shape[1]))
 
 
-def test_frame_phones_are_those_said_at_the_middle_of_a_frame() -> None:
-    times = np.array([[0.0, 0.05], [0.05, 0.10], [0.20, 0.30]], np.float32)
-    assert frame_phones(np.array([4, 9, 2]), times, 6).tolist() == [4, 9, 9, SILENCE, SILENCE, 2]
+def test_a_text_has_a_border_where_a_word_ends_and_none_within_one() -> None:
+    batch = Batcher([corpus()], BatchOptions(chunks=8), PRIORS).batch(0)
+    spoken = {tuple(t[:n].tolist()) for t, n in zip(batch.texts, batch.text_lengths, strict=True)}
+    assert any(t[0] == BORDER and t[-1] == BORDER for t in spoken)
+    assert any(t[0] != BORDER for t in spoken)
+    assert all(BORDER not in t[1:-1] for t in spoken)
+
+
+def test_half_phones_are_those_said_at_the_middle_of_a_half_frame() -> None:
+    """Middles at 2.5, 22.5, 42.5 ms and so on."""
+    times = np.array([[0.0, 0.05], [0.05, 0.10], [0.12, 0.16]], np.float32)
+    assert half_phones(np.array([4, 9, 2]), times, 4).tolist() == [4, 4, 4, 9, 9, SILENCE, 2, 2]
+    assert half_borders(np.array([0.0, 0.1], np.float32), 4).tolist() == [1, 1, 0, 0, 1, 1, 1, 0]
 
 
 def test_training_resumed_is_training_never_stopped(tmp_path: Path) -> None:

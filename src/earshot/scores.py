@@ -105,26 +105,22 @@ def align(local: Floats, skip: float = 1.0) -> Aligned:
     state, or skips one for `skip`. Paths begin in state 0 and end in state m - 1; the score is the mean over frames.
     """
     k, w, m = local.shape
-    path = np.full((k, m), -np.inf, np.float32)
-    began = np.zeros((k, m), np.int64)
+    steps = np.ascontiguousarray(local.transpose(1, 2, 0))
+    path, began = np.full((m, k), -np.inf, np.float32), np.zeros((m, k), np.int32)
     best = np.full(k, -np.inf, np.float32)
     start, end = np.zeros(k, np.int64), np.ones(k, np.int64)
-    rows = np.arange(k)
     for t in range(w):
-        options = np.full((3, k, m), -np.inf, np.float32)
-        options[0] = path
-        options[1, :, 1:] = path[:, :-1]
-        options[2, :, 2:] = path[:, :-2] - skip
-        origins = np.zeros((3, k, m), np.int64)
-        origins[0], origins[1, :, 1:], origins[2, :, 2:] = began, began[:, :-1], began[:, :-2]
-        choice = options.argmax(axis=0)
-        path = np.take_along_axis(options, choice[None], 0)[0]
-        began = np.take_along_axis(origins, choice[None], 0)[0]
-        fresh = path[:, 0] < 0
-        path[fresh, 0], began[fresh, 0] = 0, t
-        path = path + local[:, t]
-        better = path[:, -1] > best
-        best[better], start[better], end[better] = path[better, -1], began[rows[better], -1], t + 1
+        before, origin = path.copy(), began.copy()
+        for back, cost in ((1, 0.0), (2, skip)):
+            moved = before[:-back] - np.float32(cost)
+            better = moved > path[back:]
+            np.copyto(path[back:], moved, where=better)
+            np.copyto(began[back:], origin[:-back], where=better)
+        fresh = path[0] < 0
+        path[0, fresh], began[0, fresh] = 0, t
+        path += steps[t]
+        better = path[-1] > best
+        best[better], start[better], end[better] = path[-1, better], began[-1, better], t + 1
     return Aligned(best / (end - start), start, end)
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from earshot import scores
 from earshot.audio import SAMPLE_RATE, load
-from earshot.encoders.clock import FRAME_SECONDS, N_CLASSES, frame_range
-from earshot.encoders.word import GRID, WordEncoder, phone_ids
+from earshot.encoders.clock import FRAME_SECONDS, GRID, HALF_SECONDS, HALVES, N_CLASSES, frame_range, half_centres
+from earshot.encoders.word import WordEncoder, phone_ids
 from earshot.features import Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.library import Store
@@ -32,6 +32,8 @@ CANDIDATES = 400
 """Spans of each pronunciation that are aligned."""
 MARGIN = 8
 """Frames on each side of a candidate in which its borders are sought: 0.3 s."""
+EDGE: Seconds = float(half_centres(1)[0]) - HALF_SECONDS / 2
+"""Where the first half frame of a stretch begins, from the start of the stretch."""
 CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
 EARN = 2.5
@@ -87,7 +89,7 @@ class Haystack:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Spans found for one query: frames [start, end) of the table, and what was measured of them (n, 3)."""
+    """Spans found for one query: half frames [start, end) of the table, and what was measured of them (n, f)."""
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
@@ -151,7 +153,7 @@ class Searcher:
         )
         weights = self.encoder.calibration(spoken=ways[0].spoken)
         chance = scores.logistic(np.concatenate([c.features for c in found]), weights)
-        stretch = haystack.stretch_of(starts)
+        stretch = haystack.stretch_of(starts // HALVES)
         kept = scores.suppress(starts.astype(np.float32), ends.astype(np.float32), stretch, chance)
         hits = []
         for k in kept:
@@ -159,7 +161,7 @@ class Searcher:
             if recording is None:
                 continue
             offset = float(table.stretch_start[stretch[k]]) - table.stretch_offsets[stretch[k]] * FRAME_SECONDS
-            start, end = (max(0.0, offset + float(frame) * FRAME_SECONDS) for frame in (starts[k], ends[k]))
+            start, end = (max(0.0, offset + EDGE + float(half) * HALF_SECONDS) for half in (starts[k], ends[k]))
             hit = Hit(recording, start, min(end, recording.seconds), float(cosines[k]), float(chance[k]), ways[0].label)
             hits.append(hit)
         return hits
@@ -220,17 +222,31 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     outside = columns >= np.minimum(starts + lengths + MARGIN, highest)[:, None]
     windows = table.vectors[np.minimum(columns, len(table.vectors) - 1), : encoder.frame_dim]
     windows[outside] = 0
-    log_phones = encoder.phone_log_probabilities(windows.reshape(-1, windows.shape[2]))
-    local = _local_scores(log_phones.reshape(len(starts), width, -1), query)
-    local[outside] = -1e4
+    flat = windows.reshape(-1, windows.shape[2])
+    local = _local_scores(encoder.phone_log_probabilities(flat).reshape(len(starts), HALVES * width, -1), query)
+    local[np.repeat(outside, HALVES, axis=1)] = -1e4
     aligned = scores.align(local)
-    spans = [(starts - begin, starts - begin + lengths), (aligned.start, aligned.end)]
+    borders = encoder.border_log_odds(flat).reshape(len(starts), -1)
+    spans = [
+        (starts - begin, starts - begin + lengths),
+        (aligned.start // HALVES, np.maximum(aligned.end // HALVES, aligned.start // HALVES + 1)),
+    ]
     cosine = scores.span_cosines(windows, query.vector, encoder.projection, spans)
-    stretch_ratio = np.log((aligned.end - aligned.start) / query.expected)
-    features = np.stack([cosine, aligned.score, np.abs(stretch_ratio)], 1).astype(np.float32)
-    size = np.log(len(query.states) / (10 if query.spoken else 6))
+    stretch_ratio = np.log((aligned.end - aligned.start) / (HALVES * query.expected))
+    ends = _border(borders, aligned.start) + _border(borders, aligned.end)
+    features = np.stack([cosine, aligned.score, np.abs(stretch_ratio), ends], 1).astype(np.float32)
+    size = np.log(len(query.states) / (20 if query.spoken else 6))
     features = np.concatenate([features, features[:, :2] * size, np.full((len(starts), 1), size)], 1)
-    return Candidates(begin + aligned.start, begin + aligned.end, cosine, features.astype(np.float32))
+    first = HALVES * begin
+    return Candidates(first + aligned.start, first + aligned.end, cosine, features.astype(np.float32))
+
+
+def _border(log_odds: Floats, edges: NDArray[np.int64]) -> Floats:
+    """(k,): the greatest log probability of a word border in the half frames on both sides of an edge of each window."""
+    rows, last = np.arange(len(edges)), log_odds.shape[1] - 1
+    best = np.maximum(log_odds[rows, np.maximum(edges - 1, 0)], log_odds[rows, np.minimum(edges, last)])
+    log_probability: Floats = -np.logaddexp(0, -best).astype(np.float32)
+    return log_probability
 
 
 def _local_scores(log_phones: Floats, query: Query) -> Floats:

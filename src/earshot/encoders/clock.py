@@ -17,14 +17,21 @@ SUBSAMPLING = 4
 FRAME_SECONDS: Seconds = SUBSAMPLING * HOP / SAMPLE_RATE
 FIRST_CENTRE: Seconds = WINDOW / 2 / SAMPLE_RATE
 """Frame k stands for the time around FIRST_CENTRE + k * FRAME_SECONDS."""
+GRID = (4, 6, 8, 11, 15, 20, 27, 36)
+"""Lengths of spans, in frames, that are searched: 0.16 to 1.44 s."""
 SILENCE = len(PHONES)
 """Class of frames without a phone; in the phone tower the same id pads."""
 N_CLASSES = len(PHONES) + 1
+BORDER = N_CLASSES
+"""In the phone tower: a word begins or ends here. Phones without it beside them go on within a word."""
+HALVES = 2
+"""Phone scores for each frame: of its first and of its second 20 ms."""
+HALF_SECONDS: Seconds = FRAME_SECONDS / HALVES
 
 
-def centres(n_frames: int) -> NDArray[np.float64]:
-    """Seconds of the middle of each frame, (n_frames,)."""
-    return FIRST_CENTRE + np.arange(n_frames, dtype=np.float64) * FRAME_SECONDS
+def half_centres(n_frames: int) -> NDArray[np.float64]:
+    """Seconds of the middle of each half frame, (HALVES * n_frames,)."""
+    return FIRST_CENTRE - HALF_SECONDS / 2 + np.arange(HALVES * n_frames, dtype=np.float64) * HALF_SECONDS
 
 
 def frame_range(start: Seconds, end: Seconds, n_frames: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.encoders.clock import SILENCE, frame_count
+from earshot.encoders.clock import BORDER, GRID, HALVES, N_CLASSES, SILENCE, frame_count
 from earshot.features import N_MELS, Floats, log_mel, mel_energies, normalise
 from earshot.pronounce import PHONES, pronounce
 from earshot.types import EncoderError, QueryError
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 Frames = NDArray[np.int8]
 SCALE = 127
 """A stored frame value v stands for v / SCALE, in (-1, 1)."""
-GRID = (4, 6, 8, 11, 15, 20, 27, 36)
-"""Lengths of spans, in frames, whose norms are stored with every frame."""
 _STEPS, _LOWEST = 32, -5
 """A stored norm is a byte: steps to an octave of the mean frame, from 2 ** _LOWEST on; right to about 1 %."""
 _BATCH_FRAMES = 12_000
@@ -59,8 +57,9 @@ class WordEncoder(_Towers):
 
     A stretch of speech becomes one frame every 40 ms: `frame_dim` int8 values, then a byte for each length of GRID, the
     norm of the span of that length from there on. Any span has the embedding `normalise(projection @ sum(values))`,
-    and every frame has scores for the 39 phones and silence; both are linear in what is stored, and with the norms the
-    cosine of a query with all spans takes one inner product a frame. `digest` names the exact weights.
+    and each half of a frame has scores for the 39 phones, silence and the border of a word; all are linear in what is
+    stored, and with the norms the cosine of a query with all spans takes one inner product a frame. `digest` names the
+    exact weights.
     """
 
     prior_mean: Floats
@@ -68,9 +67,13 @@ class WordEncoder(_Towers):
     projection: Floats
     """(dim, frame_dim)"""
     phone_weights: Floats
-    """(N_CLASSES, frame_dim)"""
+    """(HALVES * N_CLASSES, frame_dim)"""
     phone_bias: Floats
-    """(N_CLASSES,)"""
+    """(HALVES * N_CLASSES,)"""
+    border_weights: Floats
+    """(HALVES, frame_dim)"""
+    border_bias: Floats
+    """(HALVES,)"""
     phone_seconds: Floats
     """(len(PHONES),): how long each phone takes on average"""
     typed_calibration: Floats
@@ -129,11 +132,18 @@ class WordEncoder(_Towers):
         return _unit(self.projection @ frames[:, : self.frame_dim].sum(axis=0, dtype=np.int32).astype(np.float32))
 
     def phone_log_probabilities(self, frames: Frames) -> Floats:
-        """(n, N_CLASSES) log posteriors of the phones and silence."""
+        """(HALVES * n, N_CLASSES) log posteriors of the phones and silence in each half frame."""
         logits = frames[:, : self.frame_dim].astype(np.float32) @ (self.phone_weights.T / SCALE) + self.phone_bias
+        logits = logits.reshape(-1, N_CLASSES)
         logits -= logits.max(axis=1, keepdims=True)
         log_probabilities: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         return log_probabilities
+
+    def border_log_odds(self, frames: Frames) -> Floats:
+        """(HALVES * n,) log odds that a word begins or ends in each half frame."""
+        values = frames[:, : self.frame_dim].astype(np.float32)
+        log_odds: Floats = (values @ (self.border_weights.T / SCALE) + self.border_bias).reshape(-1)
+        return log_odds
 
     def embed_speech(self, clips: Sequence[Floats]) -> Floats:
         """Embeddings (n, dim) of clips, each float32 samples at 16 kHz; silence around the speech is left out."""
@@ -144,7 +154,8 @@ class WordEncoder(_Towers):
 
     def trim(self, frames: Frames) -> Frames:
         """Without the silent frames at both ends; everything where all is silent."""
-        spoken = np.flatnonzero(self.phone_log_probabilities(frames).argmax(axis=1) != SILENCE)
+        sounds = self.phone_log_probabilities(frames).argmax(axis=1) != SILENCE
+        spoken = np.flatnonzero(sounds.reshape(-1, HALVES).any(axis=1))
         return frames[spoken[0] : spoken[-1] + 1] if len(spoken) else frames
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
@@ -152,8 +163,10 @@ class WordEncoder(_Towers):
         return self.embed_phones([pronounce(text, most=1)[0] for text in texts])
 
     def embed_phones(self, pronunciations: Sequence[Sequence[str]]) -> Floats:
-        """Embeddings (n, dim) of phone sequences (ARPAbet without stress)."""
-        return run_text(self._text, pronunciations) if pronunciations else np.zeros((0, self.dim), np.float32)
+        """Embeddings (n, dim) of the phones (ARPAbet without stress) of whole words."""
+        if not pronunciations:
+            return np.zeros((0, self.dim), np.float32)
+        return run_text(self._text, [[BORDER, *phone_ids(phones), BORDER] for phones in pronunciations])
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,7 @@ class IsolatedEncoder(_Towers):
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Embeddings (n, dim) of words by their first pronunciation. QueryError where one has none."""
-        return run_text(self._text, [pronounce(text, most=1)[0] for text in texts])
+        return run_text(self._text, [phone_ids(pronounce(text, most=1)[0]) for text in texts])
 
 
 def load_folder(folder: Path, name: str = "word") -> WordEncoder | IsolatedEncoder:
@@ -214,15 +227,16 @@ def _load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> W
     return WordEncoder(name, digest, folder, **arrays)
 
 
-_ARRAYS = ("prior_mean", "prior_std", "projection", "phone_weights", "phone_bias", "phone_seconds")
+_ARRAYS = ("prior_mean", "prior_std", "projection", "phone_weights", "phone_bias", "border_weights", "border_bias",
+           "phone_seconds")
 
 
-def run_text(session: InferenceSession, pronunciations: Sequence[Sequence[str]]) -> Floats:
-    """Run a phone tower over phone sequences: (n, dim)."""
-    lengths = np.array([len(p) for p in pronunciations], np.int32)
+def run_text(session: InferenceSession, texts: Sequence[Sequence[int]]) -> Floats:
+    """Run a phone tower over sequences of phone ids: (n, dim)."""
+    lengths = np.array([len(text) for text in texts], np.int32)
     ids = np.full((len(lengths), lengths.max(initial=1)), SILENCE, np.int64)
-    for row, phones in enumerate(pronunciations):
-        ids[row, : len(phones)] = phone_ids(phones)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
     vectors: Floats = session.run(None, {"phones": ids, "lengths": lengths})[0]
     return vectors
 

@@ -78,12 +78,17 @@ def mask_mels(mel: Floats, rng: Generator, options: Augmentation) -> Floats:
     return mel
 
 
+def _fft_size(n: int) -> int:
+    """A power of two: transforms of other lengths can take ten times as long."""
+    return 1 << (n - 1).bit_length()
+
+
 def _rms(samples: Floats) -> float:
     return float(np.sqrt(np.mean(samples**2)) + 1e-5)
 
 
 def _convolve(samples: Floats, impulse: Floats) -> Floats:
-    size = 1 << (len(samples) + len(impulse) - 2).bit_length()
+    size = _fft_size(len(samples) + len(impulse) - 1)
     product = np.fft.rfft(samples, size) * np.fft.rfft(impulse, size)
     return np.fft.irfft(product, size)[: len(samples)].astype(np.float32)
 
@@ -103,20 +108,22 @@ def _room(rng: Generator) -> Floats:
 def _equalise(samples: Floats, rng: Generator) -> Floats:
     """A smooth random frequency response of up to +-10 dB."""
     gains = rng.uniform(-10, 10, 6)
-    spectrum = np.fft.rfft(samples)
+    size = _fft_size(len(samples))
+    spectrum = np.fft.rfft(samples, size)
     curve = np.interp(np.linspace(0, 5, 129), np.arange(6), gains)
     curve = np.interp(np.linspace(0, 128, len(spectrum)), np.arange(129), 10 ** (curve / 20))
-    return np.fft.irfft(spectrum * curve, len(samples)).astype(np.float32)
+    return np.fft.irfft(spectrum * curve, size)[: len(samples)].astype(np.float32)
 
 
 def _band_limit(samples: Floats, rng: Generator) -> Floats:
     """Telephone-like: only 200-400 Hz up to 3.2-4 kHz, or a low-pass as a poor codec has it."""
-    spectrum = np.fft.rfft(samples)
-    hz = np.arange(len(spectrum)) * SAMPLE_RATE / len(samples)
+    size = _fft_size(len(samples))
+    spectrum = np.fft.rfft(samples, size)
+    hz = np.arange(len(spectrum)) * SAMPLE_RATE / size
     low = rng.uniform(150, 400) if rng.random() < 0.5 else 0.0
     high = rng.uniform(3200, 6000)
     gain = 1 / (1 + (hz / high) ** 16) * (1 - 1 / (1 + (hz / max(low, 1)) ** 8) if low else 1)
-    return np.fft.irfft(spectrum * gain, len(samples)).astype(np.float32)
+    return np.fft.irfft(spectrum * gain, size)[: len(samples)].astype(np.float32)
 
 
 def _noise(n: int, others: Floats, rng: Generator) -> Floats:
@@ -128,10 +135,11 @@ def _noise(n: int, others: Floats, rng: Generator) -> Floats:
         return babble
     if kind < 0.55:
         return _chords(n, rng)
-    spectrum = np.fft.rfft(rng.standard_normal(n).astype(np.float32))
+    size = _fft_size(n)
+    spectrum = np.fft.rfft(rng.standard_normal(size, np.float32))
     tilt = rng.uniform(0, 1.2)
     spectrum /= np.maximum(np.arange(len(spectrum)), 20) ** tilt
-    return np.fft.irfft(spectrum, n).astype(np.float32)
+    return np.fft.irfft(spectrum, size)[:n].astype(np.float32)
 
 
 def _chords(n: int, rng: Generator) -> Floats:

@@ -4,7 +4,8 @@ In: corpora with word and phone times. Out: `Batch`, made from (seed, step) alon
 Knows nothing of networks or losses.
 
 A span is a word, a few words in a row, or any run of phones: a run of phones that is no word teaches queries outside
-every dictionary, and, overlapping the words, is what a detector must tell apart from them.
+every dictionary, and, overlapping the words, is what a detector must tell apart from them. The text of a span has a
+BORDER at an end where a word begins or ends, so that "sight" is not what is said inside "beside".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from earshot.encoders.clock import FRAME_SECONDS, SILENCE, centres, frame_count, frame_range
+from earshot.encoders.clock import BORDER, FRAME_SECONDS, HALVES, SILENCE, frame_count, frame_range, half_centres
 from earshot.features import HOP, SAMPLE_RATE, Floats, log_mel, normalise
 from earshot.pronounce import PHONES, pronounce_word
 from earshot.train import augment
@@ -31,6 +32,8 @@ CUT: Seconds = 0.02
 """A word counts as inside a chunk when no more than this is cut off."""
 SHORTEST: Seconds = 0.2
 """No chunk is shorter."""
+NEAR: Seconds = 0.025
+"""A half frame is at a border when its middle is no further from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,15 @@ class BatchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """mel (b, t, N_MELS), lengths (b,), targets (b, ceil(t/4)) phone ids or -1; spans: row, start, end, label (s,);
+    """mel (b, t, N_MELS), lengths (b,); for each half frame (b, HALVES * ceil(t/4)) targets, phone ids or -1, and
+    borders, whether a word begins or ends there, or -1; spans: row, start, end, label (s,);
     texts (u, n) phone ids padded with SILENCE, text_lengths (u,). Label k is row k of texts.
     said (4, m): row, start, end and label of every place where the phones of a text are said, chosen or not."""
 
     mel: Floats
     lengths: Ints
     targets: Ints
+    borders: Ints
     rows: Ints
     starts: Ints
     ends: Ints
@@ -76,17 +81,22 @@ class _Speech:
     word_times: Floats
     phones: Ints
     phone_times: Floats
+    outer: NDArray[np.bool_]
+    """(2, phones): whether a word begins with the phone, and whether one ends with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """A chunk of log-mels with what is said in it: phone ids and words, in seconds from its start."""
+    """A chunk of log-mels with what is said in it, in seconds from its start: whole words, and all phones."""
 
     mel: Floats
     words: tuple[str, ...]
     word_times: Floats
     phones: Ints
     phone_times: Floats
+    outer: NDArray[np.bool_]
+    borders: Floats
+    """Where words begin and end, those that are not whole among them."""
 
 
 class Batcher:
@@ -156,7 +166,7 @@ class Batcher:
         word_times, phone_times = (speech.word_times - begin) / factor, (speech.phone_times - begin) / factor
         whole = (word_times[:, 0] >= -CUT) & (word_times[:, 1] <= (end - begin) / factor + CUT)
         words = tuple(w for w, inside in zip(speech.words, whole, strict=True) if inside)
-        return _Chunk(mel, words, word_times[whole], speech.phones, phone_times)
+        return _Chunk(mel, words, word_times[whole], speech.phones, phone_times, speech.outer, np.unique(word_times))
 
     def _window(self, word: Floats, longest: Seconds, factor: float, rng: Generator) -> tuple[Seconds, Seconds]:
         """Where to cut around a word: now and then the word alone, as a spoken example may be."""
@@ -173,12 +183,14 @@ def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> 
     """Pad chunks to one length and choose the spans."""
     lengths = np.array([len(c.mel) for c in chunks])
     mel = np.zeros((len(chunks), lengths.max(), chunks[0].mel.shape[1]), np.float32)
-    targets = np.full((len(chunks), frame_count(int(lengths.max()))), -1)
+    targets = np.full((len(chunks), HALVES * frame_count(int(lengths.max()))), -1)
+    borders = targets.copy()
     spans: list[tuple[int, int, int, tuple[int, ...]]] = []
     for row, chunk in enumerate(chunks):
         mel[row, : len(chunk.mel)] = chunk.mel
         n = frame_count(len(chunk.mel))
-        targets[row, :n] = frame_phones(chunk.phones, chunk.phone_times, n)
+        targets[row, : HALVES * n] = half_phones(chunk.phones, chunk.phone_times, n)
+        borders[row, : HALVES * n] = half_borders(chunk.borders, n)
         for start, end, phones in _spans(chunk, rng, options):
             first, last = frame_range(start, end, n)
             spans.append((row, first, last, phones))
@@ -190,29 +202,40 @@ def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> 
     rows, starts, ends = (np.array([s[k] for s in spans]) for k in range(3))
     labels = np.array([number[s[3]] for s in spans])
     said = np.concatenate([np.stack([rows, starts, ends, labels]), _said(chunks, names)], 1)
-    return Batch(mel, lengths, targets, rows, starts, ends, labels, texts, np.array([len(n) for n in names]), said)
+    return Batch(mel, lengths, targets, borders, rows, starts, ends, labels, texts, np.array([len(n) for n in names]), said)
 
 
 def _said(chunks: Sequence[_Chunk], names: Sequence[tuple[int, ...]]) -> Ints:
-    """(4, m): row, start, end, label of every place where the aligned phones of a chunk are those of a text."""
+    """(4, m): row, start, end, label of every place where the aligned phones of a chunk are those of a text, and so are
+    the borders at both ends."""
     found = []
-    patterns = [bytes(name) for name in names]
+    patterns = [(bytes(p for p in name if p != BORDER), name[0] == BORDER, name[-1] == BORDER) for name in names]
     for row, chunk in enumerate(chunks):
         n = frame_count(len(chunk.mel))
         phones = bytes(chunk.phones.astype(np.uint8))
-        for label, pattern in enumerate(patterns):
+        begins, ends = chunk.outer
+        for label, (pattern, begun, ended) in enumerate(patterns):
             k = phones.find(pattern)
             while k >= 0:
-                start, end = chunk.phone_times[k, 0], chunk.phone_times[k + len(pattern) - 1, 1]
-                if end > 0 and start < n * FRAME_SECONDS:
+                last = k + len(pattern) - 1
+                start, end = chunk.phone_times[k, 0], chunk.phone_times[last, 1]
+                if (begins[k], ends[last]) == (begun, ended) and end > 0 and start < n * FRAME_SECONDS:
                     found.append((row, *frame_range(start, end, n), label))
                 k = phones.find(pattern, k + 1)
     return np.array(found, np.int64).reshape(-1, 4).T
 
 
-def frame_phones(phones: Ints, times: Floats, n_frames: int) -> Ints:
-    """Phone id at the centre of each encoder frame (n_frames,); SILENCE where no phone is."""
-    middles = centres(n_frames)
+def half_borders(borders: Floats, n_frames: int) -> Ints:
+    """1 for each half frame (HALVES * n_frames,) whose middle is within NEAR of one of `borders`, in order; else 0."""
+    middles = half_centres(n_frames)
+    after = np.append(borders, np.inf)[np.searchsorted(borders, middles)]
+    before = np.append(-np.inf, borders)[np.searchsorted(borders, middles)]
+    return (np.minimum(after - middles, middles - before) <= NEAR).astype(np.int64)
+
+
+def half_phones(phones: Ints, times: Floats, n_frames: int) -> Ints:
+    """Phone id at the middle of each half frame (HALVES * n_frames,); SILENCE where no phone is."""
+    middles = half_centres(n_frames)
     k = np.searchsorted(times[:, 0], middles, side="right") - 1
     inside = (k >= 0) & (middles < times[np.maximum(k, 0), 1])
     return np.where(inside, phones[np.maximum(k, 0)], SILENCE)
@@ -226,10 +249,10 @@ def _spans(chunk: _Chunk, rng: Generator, options: BatchOptions) -> list[tuple[f
         if rng.random() < options.phrase_probability:
             n = int(rng.integers(2, 4))
         stretch = chunk.words[k : k + n]
-        phones = tuple(p for w in stretch for p in pronunciation(w))
+        phones = (BORDER, *(p for w in stretch for p in pronunciation(w)), BORDER)
         found.append((chunk.word_times[k, 0], chunk.word_times[k + len(stretch) - 1, 1], phones))
         if n > 1:
-            found.append((chunk.word_times[k, 0], chunk.word_times[k, 1], pronunciation(word)))
+            found.append((chunk.word_times[k, 0], chunk.word_times[k, 1], (BORDER, *pronunciation(word), BORDER)))
     length = len(chunk.mel) * HOP / SAMPLE_RATE
     inside = np.flatnonzero((chunk.phone_times[:, 0] >= 0) & (chunk.phone_times[:, 1] <= length))
     for _ in range(options.phone_runs if len(inside) > 4 else 0):
@@ -238,7 +261,8 @@ def _spans(chunk: _Chunk, rng: Generator, options: BatchOptions) -> list[tuple[f
         last = min(first + n - 1, inside[-1])
         gaps = chunk.phone_times[first + 1 : last + 1, 0] - chunk.phone_times[first:last, 1]
         if len(gaps) and gaps.max() < 0.1:
-            ids = tuple(int(p) for p in chunk.phones[first : last + 1])
+            left, right = (BORDER,) * int(chunk.outer[0, first]), (BORDER,) * int(chunk.outer[1, last])
+            ids = (*left, *(int(p) for p in chunk.phones[first : last + 1]), *right)
             found.append((chunk.phone_times[first, 0], chunk.phone_times[last, 1], ids))
     jitter = rng.uniform(-options.jitter, options.jitter, (len(found), 2))
     return [(s + a, e + b, ids) for (s, e, ids), (a, b) in zip(found, jitter, strict=True)]
@@ -256,15 +280,11 @@ def pronunciation(word: str) -> tuple[int, ...]:
 
 def _speech(k: int, i: int, corpus: Corpus) -> _Speech:
     u = corpus.utterances[i]
-    return _Speech(
-        k,
-        i,
-        u.speaker,
-        tuple(w.label for w in u.words),
-        np.array([(w.start, w.end) for w in u.words], np.float32).reshape(-1, 2),
-        np.array([PHONE_ID[p.label] for p in u.phones], np.int64),
-        np.array([(p.start, p.end) for p in u.phones], np.float32).reshape(-1, 2),
-    )
+    words = np.array([(w.start, w.end) for w in u.words], np.float32).reshape(-1, 2)
+    phones = np.array([(p.start, p.end) for p in u.phones], np.float32).reshape(-1, 2)
+    outer = np.stack([np.isin(phones[:, side], words[:, side]) for side in (0, 1)])
+    labels, ids = tuple(w.label for w in u.words), np.array([PHONE_ID[p.label] for p in u.phones], np.int64)
+    return _Speech(k, i, u.speaker, labels, words, ids, phones, outer)
 
 
 def without_augmentation(options: BatchOptions) -> BatchOptions:

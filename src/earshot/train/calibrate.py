@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot import scores
-from earshot.encoders.clock import FRAME_SECONDS
+from earshot.encoders.clock import FRAME_SECONDS, HALF_SECONDS, HALVES
 from earshot.encoders.word import WordEncoder, load_word
 from earshot.features import Floats, log_mel
 from earshot.frames import FrameTable
-from earshot.search import Haystack, Query, example_query, measure, typed_query
+from earshot.search import EDGE, Haystack, Query, example_query, measure, typed_query
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Utterance, read_corpus
 from earshot.types import Seconds
@@ -103,10 +103,9 @@ def _examples(
         similarity = held.haystack.similarity(ways, encoder)
         for k, way in enumerate(ways):
             found = measure(held.haystack, similarity[k], way, encoder)
-            stretch = held.haystack.stretch_of(found.starts)
-            spans = (
-                np.stack([found.starts, found.ends]) - held.haystack.table.stretch_offsets[stretch]
-            ) * FRAME_SECONDS
+            stretch = held.haystack.stretch_of(found.starts // HALVES)
+            first = held.haystack.table.stretch_offsets[stretch] * HALVES
+            spans = EDGE + (np.stack([found.starts, found.ends]) - first) * HALF_SECONDS
             kept = np.ones(len(stretch), bool) if own is None else stretch != own
             features.append(found.features[kept])
             places = zip(stretch[kept], *spans[:, kept], strict=True)

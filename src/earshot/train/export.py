@@ -46,6 +46,8 @@ def export(model: WordModel, priors: Priors, card: str, folder: Path, name: str 
         "projection": _array(model.audio.project.weight),
         "phone_weights": _array(model.audio.phone.weight),
         "phone_bias": _array(model.audio.phone.bias),
+        "border_weights": _array(model.audio.border.weight),
+        "border_bias": _array(model.audio.border.bias),
         "phone_seconds": priors["phone_seconds"],
     }
     np.savez(folder / f"{name}.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})  # type: ignore[arg-type]

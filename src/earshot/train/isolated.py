@@ -133,7 +133,7 @@ class IsolatedBatcher:
         rows, none = np.arange(len(mels)), np.zeros(0, np.int64)
         labels = np.repeat(np.arange(len(names)), self.options.instances)
         text_lengths = np.array([len(name) for name in names])
-        return Batch(mel, lengths, none, rows, 0 * rows, lengths, labels, texts, text_lengths, none.reshape(4, 0))
+        return Batch(mel, lengths, none, none, rows, 0 * rows, lengths, labels, texts, text_lengths, none.reshape(4, 0))
 
     def _instances(self, name: tuple[int, ...], rng: Generator) -> list[tuple[int, int, int]]:
         places = self._said[name]

@@ -50,7 +50,9 @@ class TrainOptions:
     warm_up: float = 0.1
     weight_decay: float = 1e-4
     clip: float = 1.0
-    losses: dict[str, float] = field(default_factory=lambda: dict(clap=1.0, detection=1.0, dwd=0.5, phone=1.0))
+    losses: dict[str, float] = field(
+        default_factory=lambda: dict(clap=1.0, detection=1.0, example=0.5, dwd=0.5, phone=1.0, border=0.5)
+    )
     save_every: int = 100
     workers: int = 1
     stop_after: int | None = None

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax, normalize, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, normalize, softplus
 
-WINDOW_FACTORS = (0.7, 1.0, 1.4)
+from earshot.encoders.clock import GRID
 
 
 class Spans(NamedTuple):
@@ -22,6 +22,15 @@ class Spans(NamedTuple):
     starts: Tensor
     ends: Tensor
     texts: Tensor
+
+
+class Examples(NamedTuple):
+    """Instances that stand for their text as spoken queries, and the other `spans` and places `said` of those texts,
+    whose `texts` now count the examples."""
+
+    examples: Tensor
+    spans: Spans
+    said: Spans
 
 
 def clap(audio: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
@@ -60,27 +69,49 @@ def detection(
     Not in the paper, whose negatives are whole words: a detector must also turn down what lies across words (open
     question 2). projected (b, t, d): projected frames; lengths (b,) counts real ones; text (u, d). `spans` are the
     instances of the texts, `said` all places where they are said. For the instances of a text the loss is the mean of
-    -log p(instance) among the instance and all windows of 0.7, 1 and 1.4 times the text's mean length, every second
-    frame from `offset` on, whose middle is not within two frames of where the text is said.
+    -log p(instance) among the instance and all windows of the three lengths of GRID that are nearest to the text's
+    mean, every second frame from `offset` on, whose middle is not within two frames of where the text is said.
     """
     sums = torch.cat([torch.zeros_like(projected[:, :1]), projected.cumsum(1)], 1)
     own = (normalize(sums[spans.rows, spans.ends] - sums[spans.rows, spans.starts], dim=1) * text[spans.texts]).sum(1)
     counts = torch.bincount(spans.texts, minlength=len(text))
     mean = torch.bincount(spans.texts, (spans.ends - spans.starts).float(), minlength=len(text)) / counts.clamp(min=1)
     parts = [torch.full((len(text),), -torch.inf, device=text.device)]
-    for factor in WINDOW_FACTORS:
-        wanted = (mean * factor).round().long().clamp(2, projected.shape[1])
-        for length in wanted[counts > 0].unique().tolist():  # type: ignore[no-untyped-call]
-            windows = normalize(sums[:, length:] - sums[:, :-length], dim=2)[:, offset::2]
-            begins = torch.arange(windows.shape[1], device=text.device) * 2 + offset
-            real = begins + length <= lengths.unsqueeze(1)
-            of = torch.nonzero((wanted == length) & (counts > 0)).squeeze(1)
-            scores = torch.einsum("ud,bnd->ubn", scale * text[of], windows)
-            scores = scores.masked_fill(~real | _is_said(said, of, begins + length / 2, *windows.shape[:2]), -torch.inf)
-            parts.append(torch.full_like(parts[0], -torch.inf).index_put((of,), scores.flatten(1).logsumexp(1)))
+    nearest = (mean.unsqueeze(1).clamp(min=1) / torch.tensor(GRID, device=text.device)).log().abs().argmin(1)
+    for k, length in enumerate(GRID):
+        of = torch.nonzero(((nearest - k).abs() <= 1) & (counts > 0)).squeeze(1)
+        if len(of) == 0 or length > projected.shape[1]:
+            continue
+        windows = normalize((sums[:, length:] - sums[:, :-length])[:, offset::2], dim=2)
+        begins = torch.arange(windows.shape[1], device=text.device) * 2 + offset
+        real = begins + length <= lengths.unsqueeze(1)
+        scores = torch.einsum("ud,bnd->ubn", scale * text[of], windows)
+        scores = scores.masked_fill(~real | _is_said(said, of, begins + length / 2, *windows.shape[:2]), -torch.inf)
+        parts.append(torch.full_like(parts[0], -torch.inf).index_put((of,), scores.flatten(1).logsumexp(1)))
     rest = torch.stack(parts).logsumexp(0)[spans.texts]
     loss = softplus(rest - scale * own)
-    return (loss / counts[spans.texts]).sum() / (counts > 0).sum()
+    return (loss / counts[spans.texts]).sum() / (counts > 0).sum().clamp(min=1)
+
+
+def one_example(spans: Spans, lengths: Tensor, said: Spans) -> Examples:
+    """Of each text with several instances the one whose row is shortest (`lengths` (s,)): an example often comes alone.
+
+    For `detection` with examples as queries, so that audio–audio scores also learn to turn down running speech.
+    """
+    n = int(spans.texts.max()) + 1
+    rank = lengths.argsort(stable=True).argsort()
+    shortest = torch.full((n,), len(rank), device=rank.device).scatter_reduce(0, spans.texts, rank, "amin")
+    repeated = torch.bincount(spans.texts, minlength=n) > 1
+    number = torch.where(repeated, repeated.cumsum(0) - 1, -1)
+    chosen = rank == shortest[spans.texts]
+    queries = torch.nonzero(chosen & repeated[spans.texts]).squeeze(1)
+    examples = queries[number[spans.texts[queries]].argsort()]
+
+    def of(all_spans: Spans, kept: Tensor) -> Spans:
+        rows, starts, ends, texts = (values[kept] for values in all_spans)
+        return Spans(rows, starts, ends, number[texts])
+
+    return Examples(examples, of(spans, ~chosen & repeated[spans.texts]), of(said, repeated[said.texts]))
 
 
 def _is_said(said: Spans, of: Tensor, middles: Tensor, rows: int, n: int) -> Tensor:
@@ -116,6 +147,12 @@ def dwd(audio: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
         return softmax.mean()
     other = cosine.index_put((rows, index), torch.full_like(own, -torch.inf)).amax(1)
     return (softmax + (1 - own) + other).mean()
+
+
+def border_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of (b, t) logits that a word begins or ends against 0 or 1; targets below 0 are left out."""
+    known = targets >= 0
+    return binary_cross_entropy_with_logits(logits[known], targets[known].to(logits.dtype))
 
 
 def phone_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, normalize
+from torch.nn.functional import gelu, normalize, pad
 
-from earshot.encoders.clock import N_CLASSES, SUBSAMPLING
+from earshot.encoders.clock import BORDER, HALVES, N_CLASSES, SUBSAMPLING
 from earshot.features import N_MELS
-from earshot.train.losses import Spans, clap, detection, dwd, phone_cross_entropy
+from earshot.train.losses import Spans, border_cross_entropy, clap, detection, dwd, one_example, phone_cross_entropy
+
+GROUP = 8
+"""Rows that a CPU runs at a time: its LSTM gains nothing from more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,9 @@ class AudioTower(nn.Module):
     """Log-mels (b, t, N_MELS) -> frame outputs (b, ceil(t / SUBSAMPLING), frame_dim) in (-1, 1).
 
     Two convolutions of stride 2, then a bidirectional LSTM over the whole stretch: it is run once, and any span is
-    pooled from its outputs (`pool`), where paper A runs it on every window. A linear map of the same outputs gives
-    phone scores, so what a library stores serves both the embedding and the phone-level re-ranking.
+    pooled from its outputs (`pool`), where paper A runs it on every window. Linear maps of the same outputs give scores
+    of phones and of word borders for each half frame, so what a library stores serves both the embedding and the
+    re-ranking.
     """
 
     def __init__(self, config: WordConfig) -> None:
@@ -72,7 +76,8 @@ class AudioTower(nn.Module):
         )
         self.out = nn.Linear(2 * config.hidden, config.frame_dim)
         self.project = nn.Linear(config.frame_dim, config.dim, bias=False)
-        self.phone = nn.Linear(config.frame_dim, N_CLASSES)
+        self.phone = nn.Linear(config.frame_dim, HALVES * N_CLASSES)
+        self.border = nn.Linear(config.frame_dim, HALVES)
 
     def forward(self, mel: Tensor, lengths: Tensor) -> Tensor:
         """`lengths` (b,) counts the mel frames that are not padding."""
@@ -98,7 +103,7 @@ class TextTower(nn.Module):
 
     def __init__(self, config: WordConfig) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(N_CLASSES, config.phone_embedding)
+        self.embedding = nn.Embedding(BORDER + 1, config.phone_embedding)
         self.dropout = nn.Dropout(config.dropout)
         self.lstm = BiLSTM(config.phone_embedding, config.text_hidden)
         self.hidden = nn.Linear(2 * config.text_hidden, 2 * config.text_hidden)
@@ -123,19 +128,36 @@ class WordModel(nn.Module):
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of one `batches.Batch`, by name."""
-        frames = self.audio(batch["mel"], batch["lengths"])
+        longest = -(-batch["mel"].shape[1] // SUBSAMPLING)
+        frames = _in_groups(self.audio, batch["mel"], batch["lengths"], GROUP, longest)
         spans = self.audio.pool(frames, batch["rows"], batch["starts"], batch["ends"])
-        texts = self.text(batch["texts"], batch["text_lengths"])
+        texts = _in_groups(self.text, batch["texts"], batch["text_lengths"], 8 * GROUP)
         scale = self.clap_scale.exp().clamp(max=100)
         instances = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"])
         n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
         projected = self.audio.project(frames)
+        said, offset, dwd_scale = Spans(*batch["said"]), len(texts) % 2, self.dwd_scale.exp().clamp(max=100)
+        alone = one_example(instances, batch["lengths"][batch["rows"]], said)
+        half_frames = (len(frames), HALVES * frames.shape[1], -1)
         return {
             "clap": clap(spans, texts, batch["labels"], scale),
-            "detection": detection(projected, n_frames, texts, instances, Spans(*batch["said"]), scale, len(texts) % 2),
-            "dwd": dwd(spans, batch["labels"], self.dwd_scale.exp().clamp(max=100)),
-            "phone": phone_cross_entropy(self.audio.phone(frames), batch["targets"]),
+            "detection": detection(projected, n_frames, texts, instances, said, scale, offset),
+            "example": detection(projected, n_frames, spans[alone.examples], alone.spans, alone.said, dwd_scale, offset),
+            "dwd": dwd(spans, batch["labels"], dwd_scale),
+            "phone": phone_cross_entropy(self.audio.phone(frames).view(half_frames), batch["targets"]),
+            "border": border_cross_entropy(self.audio.border(frames).view(half_frames[:2]), batch["borders"]),
         }
+
+
+def _in_groups(tower: nn.Module, x: Tensor, lengths: Tensor, size: int, n_frames: int = 0) -> Tensor:
+    """`tower` for `size` rows of like length at a time: on a CPU, padding costs as much as speech. Where the tower gives
+    frames, `n_frames` says how many each row gets."""
+    order = lengths.argsort(descending=True)
+    groups = order.split(size if x.device.type == "cpu" else len(x))
+    out = [tower(x[group, : int(lengths[group].max())], lengths[group]) for group in groups]
+    if n_frames:
+        out = [pad(rows, (0, 0, 0, n_frames - rows.shape[1])) for rows in out]
+    return torch.cat(out)[order.argsort()]
 
 
 def _mask(lengths: Tensor, n: int) -> Tensor:
