@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from earshot.encoders.clock import FRAME_SECONDS, N_CLASSES, SILENCE
+from earshot.encoders.clock import FRAME_SECONDS, HALVES, N_CLASSES, SILENCE
 from earshot.encoders.word import WordEncoder, phone_ids
 from earshot.features import N_MELS, Floats
 from earshot.library import EncoderIdentity, Fingerprint, Store, Stretch
@@ -35,10 +35,12 @@ def encoder() -> PlainEncoder:
     eye = np.eye(N_CLASSES, dtype=np.float32)
     return PlainEncoder(
         "plain", "0" * 16, Path("nowhere"), np.zeros(N_MELS, np.float32), np.ones(N_MELS, np.float32),
-        projection=eye, phone_weights=6 * eye, phone_bias=np.zeros(N_CLASSES, np.float32),
+        projection=eye, phone_weights=np.tile(6 * eye, (HALVES, 1)),
+        phone_bias=np.zeros(HALVES * N_CLASSES, np.float32),
+        border_weights=np.zeros((HALVES, N_CLASSES), np.float32), border_bias=np.zeros(HALVES, np.float32),
         phone_seconds=np.full(len(PHONES), FRAMES_PER_PHONE * FRAME_SECONDS, np.float32),
-        typed_calibration=np.array([4, 2, 0, 0, 0, 0, -5], np.float32),
-        spoken_calibration=np.array([4, 2, 0, 0, 0, 0, -5], np.float32),
+        typed_calibration=np.array([4, 2, 0, 0, 0, 0, 0, -5], np.float32),
+        spoken_calibration=np.array([4, 2, 0, 0, 0, 0, 0, -5], np.float32),
     )  # fmt: skip
 
 
@@ -142,7 +144,7 @@ def test_an_example_query_accepts_lengths_around_its_own(encoder: PlainEncoder) 
     query = example_query("clip", frames, encoder)
     assert query.spoken
     assert min(query.lengths) < len(frames) < max(query.lengths)
-    assert query.states.shape == (len(frames), N_CLASSES)
+    assert query.states.shape == (HALVES * len(frames), N_CLASSES)
     np.testing.assert_allclose(query.states.sum(axis=1), 1, rtol=1e-5)
 
 

@@ -242,7 +242,7 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
 
 
 def _border(log_odds: Floats, edges: NDArray[np.int64]) -> Floats:
-    """(k,): the greatest log probability of a word border in the half frames on both sides of an edge of each window."""
+    """(k,): the greatest log probability of a word border in the half frames beside an edge of each window."""
     rows, last = np.arange(len(edges)), log_odds.shape[1] - 1
     best = np.maximum(log_odds[rows, np.maximum(edges - 1, 0)], log_odds[rows, np.minimum(edges, last)])
     log_probability: Floats = -np.logaddexp(0, -best).astype(np.float32)

@@ -142,8 +142,7 @@ class WordEncoder(_Towers):
     def border_log_odds(self, frames: Frames) -> Floats:
         """(HALVES * n,) log odds that a word begins or ends in each half frame."""
         values = frames[:, : self.frame_dim].astype(np.float32)
-        log_odds: Floats = (values @ (self.border_weights.T / SCALE) + self.border_bias).reshape(-1)
-        return log_odds
+        return (values @ (self.border_weights.T / SCALE) + self.border_bias).reshape(-1).astype(np.float32)
 
     def embed_speech(self, clips: Sequence[Floats]) -> Floats:
         """Embeddings (n, dim) of clips, each float32 samples at 16 kHz; silence around the speech is left out."""
@@ -227,8 +226,16 @@ def _load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> W
     return WordEncoder(name, digest, folder, **arrays)
 
 
-_ARRAYS = ("prior_mean", "prior_std", "projection", "phone_weights", "phone_bias", "border_weights", "border_bias",
-           "phone_seconds")
+_ARRAYS = (
+    "prior_mean",
+    "prior_std",
+    "projection",
+    "phone_weights",
+    "phone_bias",
+    "border_weights",
+    "border_bias",
+    "phone_seconds",
+)
 
 
 def run_text(session: InferenceSession, texts: Sequence[Sequence[int]]) -> Floats:

@@ -202,7 +202,9 @@ def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> 
     rows, starts, ends = (np.array([s[k] for s in spans]) for k in range(3))
     labels = np.array([number[s[3]] for s in spans])
     said = np.concatenate([np.stack([rows, starts, ends, labels]), _said(chunks, names)], 1)
-    return Batch(mel, lengths, targets, borders, rows, starts, ends, labels, texts, np.array([len(n) for n in names]), said)
+    return Batch(
+        mel, lengths, targets, borders, rows, starts, ends, labels, texts, np.array([len(n) for n in names]), said
+    )
 
 
 def _said(chunks: Sequence[_Chunk], names: Sequence[tuple[int, ...]]) -> Ints:
@@ -230,7 +232,8 @@ def half_borders(borders: Floats, n_frames: int) -> Ints:
     middles = half_centres(n_frames)
     after = np.append(borders, np.inf)[np.searchsorted(borders, middles)]
     before = np.append(-np.inf, borders)[np.searchsorted(borders, middles)]
-    return (np.minimum(after - middles, middles - before) <= NEAR).astype(np.int64)
+    near: Ints = (np.minimum(after - middles, middles - before) <= NEAR).astype(np.int64)
+    return near
 
 
 def half_phones(phones: Ints, times: Floats, n_frames: int) -> Ints:

@@ -137,12 +137,12 @@ class WordModel(nn.Module):
         n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
         projected = self.audio.project(frames)
         said, offset, dwd_scale = Spans(*batch["said"]), len(texts) % 2, self.dwd_scale.exp().clamp(max=100)
-        alone = one_example(instances, batch["lengths"][batch["rows"]], said)
+        single = one_example(instances, batch["lengths"][batch["rows"]], said)
         half_frames = (len(frames), HALVES * frames.shape[1], -1)
         return {
             "clap": clap(spans, texts, batch["labels"], scale),
             "detection": detection(projected, n_frames, texts, instances, said, scale, offset),
-            "example": detection(projected, n_frames, spans[alone.examples], alone.spans, alone.said, dwd_scale, offset),
+            "example": detection(projected, n_frames, spans[single.examples], *single[1:], dwd_scale, offset),
             "dwd": dwd(spans, batch["labels"], dwd_scale),
             "phone": phone_cross_entropy(self.audio.phone(frames).view(half_frames), batch["targets"]),
             "border": border_cross_entropy(self.audio.border(frames).view(half_frames[:2]), batch["borders"]),
@@ -150,10 +150,12 @@ class WordModel(nn.Module):
 
 
 def _in_groups(tower: nn.Module, x: Tensor, lengths: Tensor, size: int, n_frames: int = 0) -> Tensor:
-    """`tower` for `size` rows of like length at a time: on a CPU, padding costs as much as speech. Where the tower gives
-    frames, `n_frames` says how many each row gets."""
+    """`tower` for `size` rows of like length at a time: on a CPU, padding costs as much as speech.
+
+    Where the tower gives frames, `n_frames` says how many each row gets.
+    """
     order = lengths.argsort(descending=True)
-    groups = order.split(size if x.device.type == "cpu" else len(x))
+    groups = torch.split(order, size if x.device.type == "cpu" else len(x))
     out = [tower(x[group, : int(lengths[group].max())], lengths[group]) for group in groups]
     if n_frames:
         out = [pad(rows, (0, 0, 0, n_frames - rows.shape[1])) for rows in out]
