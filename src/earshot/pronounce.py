@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,6 +53,13 @@ def _look_up(word: str) -> tuple[Pronunciation, ...]:
             return tuple(tuple(PHONES[code - _FIRST] for code in variant) for variant in lines[tab + 1 : end].split())
         low, high = (end, high) if found < key else (low, start)
     return ()
+
+
+def dictionary_words() -> Iterator[str]:
+    """Every word of the dictionary, in the order of its bytes."""
+    for line in _dictionary().split(b"\n"):
+        if line:
+            yield line[: line.index(b"\t")].decode()
 
 
 def in_dictionary(word: str) -> bool:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot.encoders.clock import BORDER, GRID, HALVES, N_CLASSES, SILENCE, frame_count
+from earshot.encoders.lexicon import Lexicon, phone_costs
+from earshot.encoders.lexicon import load as load_lexicon
 from earshot.features import N_MELS, Floats, log_mel, mel_energies, normalise
 from earshot.pronounce import PHONES, pronounce
 from earshot.types import EncoderError, QueryError
@@ -143,6 +145,12 @@ class WordEncoder(_Towers):
         """(HALVES * n,) log odds that a word begins or ends in each half frame."""
         values = frames[:, : self.frame_dim].astype(np.float32)
         return (values @ (self.border_weights.T / SCALE) + self.border_bias).reshape(-1).astype(np.float32)
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The words that speech is likely to hold; read when first needed."""
+        halves = self.phone_weights.reshape(HALVES, N_CLASSES, -1)
+        return load_lexicon(self.folder / f"{self.name}-lexicon.npz", phone_costs(halves.mean(axis=0), len(PHONES)))
 
     def embed_speech(self, clips: Sequence[Floats]) -> Floats:
         """Embeddings (n, dim) of clips, each float32 samples at 16 kHz; silence around the speech is left out."""

@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from earshot.encoders.clock import BORDER
+from earshot.encoders.lexicon import PAD, SCALE
 from earshot.features import N_MELS
 from earshot.train.isolated import FinalStates, IsolatedModel, sinusoids
+from earshot.train.lexicon import word_priors
 from earshot.train.loop import load
 from earshot.train.model import AudioTower, BiLSTM, TextTower, WordModel
 
@@ -32,8 +35,8 @@ LONGEST_PHRASE = 512
 Priors = dict[str, NDArray[np.float32]]
 UNCALIBRATED = """# Weights of the features of `search.measure`, and the bias: fitted by `earshot.train.calibrate`.
 [calibration]
-typed = [12.0, 1.0, -1.0, 0.0, 0.5, 0.0, -10.0]
-spoken = [12.0, 1.0, -1.0, 0.0, 0.5, 0.0, -10.0]
+typed = [12.0, 1.0, -1.0, 0.0, 0.0, 0.5, 0.0, -10.0]
+spoken = [12.0, 1.0, -1.0, 0.0, 0.0, 0.5, 0.0, -10.0]
 """
 
 
@@ -51,7 +54,8 @@ def export(model: WordModel, priors: Priors, card: str, folder: Path, name: str 
         "phone_seconds": priors["phone_seconds"],
     }
     np.savez(folder / f"{name}.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})  # type: ignore[arg-type]
-    _write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}.npz"])
+    write_lexicon(model.text, folder / f"{name}-lexicon.npz")
+    _write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}.npz", f"{name}-lexicon.npz"])
 
 
 def export_isolated(model: IsolatedModel, card: str, folder: Path, name: str = "word") -> None:
@@ -61,6 +65,22 @@ def export_isolated(model: IsolatedModel, card: str, folder: Path, name: str = "
     text = final_states_graph(model.text_tower, _array(model.embedding.weight), config.phone_embedding)
     _write_networks(audio, text, folder, name)
     _write_card(f'kind = "isolated"\nn_mels = {config.n_mels}\n{card.rstrip()}\n', folder, name, [])
+
+
+def write_lexicon(tower: TextTower, path: Path) -> None:
+    """Write the pronunciations of English words with their log priors and the embeddings that `tower` gives them."""
+    words, log_prior = word_priors()
+    phones = np.full((len(words), len(words[0])), PAD, np.uint8)
+    vectors = np.zeros((len(words), tower.out.out_features), np.int8)
+    for length in range(len(words[0]) + 1):
+        rows = [k for k, ids in enumerate(words) if len(ids) == length]
+        for some in (rows[k : k + 512] for k in range(0, len(rows), 512)):
+            phones[some, :length] = [words[k] for k in some]
+            texts = torch.tensor([[BORDER, *words[k], BORDER] for k in some])
+            with torch.no_grad():
+                found = tower(texts, torch.full((len(some),), length + 2))
+            vectors[some] = torch.round(found * SCALE).to(torch.int8).numpy()
+    np.savez_compressed(path, phones=phones, log_prior=log_prior.astype(np.float16), vectors=vectors)
 
 
 def _write_networks(audio: onnx.ModelProto, text: onnx.ModelProto, folder: Path, name: str) -> None:

@@ -1,0 +1,112 @@
+"""The words that speech is likely to hold, as an encoder knows them: how each sounds, how often it is said, its vector.
+
+In: a query's phones or a spoken word's embedding. Out: words that could be mistaken for it, or that it may be. A word
+found inside a longer one, and an example too short to be sure of, are told apart by what else could have been said.
+Knows nothing of audio, libraries or search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earshot.types import EncoderError
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+PAD = 255
+"""Ends a row of phone ids."""
+SCALE = 127
+"""A stored value v of a vector stands for v / SCALE."""
+UNKNOWN = -16.0
+"""Log prior of what is not in the lexicon: about that of its rarest words."""
+GAP = 0.8
+"""What a phone too many or too few costs, where a phone in place of another costs one minus the cosine of both."""
+MISMATCH = 7.0
+"""Nats by which a word is less likely to be mistaken for another for each unit of cost between them."""
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Distinct pronunciations, longest first.
+
+    phones (n, longest) uint8 ids, PAD after the last; log_prior (n,): of a spoken word being this; vectors (n, dim)
+    int8: embeddings; costs (phones, phones): how unlike two phones are, 0 for the same.
+    """
+
+    phones: NDArray[np.uint8]
+    log_prior: Floats
+    vectors: NDArray[np.int8]
+    costs: Floats
+
+    @cached_property
+    def lengths(self) -> Ints:
+        """(n,): phones of each."""
+        return (self.phones != PAD).sum(axis=1)
+
+    @cached_property
+    def _columns(self) -> list[NDArray[np.uint8]]:
+        """Phone i of every row that has so many."""
+        return [np.ascontiguousarray(column[column != PAD]) for column in self.phones.T]
+
+    def ids(self, row: int) -> list[int]:
+        """The phone ids of a row."""
+        return [int(phone) for phone in self.phones[row, : self.lengths[row]]]
+
+    def prior(self, ids: list[int]) -> float:
+        """The log prior of a pronunciation, UNKNOWN where it is no word's."""
+        rows = np.flatnonzero(self.lengths == len(ids))
+        same = rows[(self.phones[rows, : len(ids)] == ids).all(axis=1)]
+        return float(self.log_prior[same[0]]) if len(same) else UNKNOWN
+
+    def rivals(self, ids: list[int], most: int) -> Ints:
+        """Rows of the words likeliest to be what was said where these phones seem to be heard: alike or around them."""
+        likely = self.log_prior - MISMATCH * self._cost_within(ids)
+        rows = np.flatnonzero(self.lengths == len(ids))
+        likely[rows[(self.phones[rows, : len(ids)] == ids).all(axis=1)]] = -np.inf
+        chosen = np.argpartition(-likely, min(most, len(likely) - 1))[:most]
+        return chosen[np.argsort(-likely[chosen], kind="stable")]
+
+    def nearest(self, vector: Floats, scale: float, prior: float, most: int) -> tuple[Ints, Floats]:
+        """Rows whose `scale` * cosine with the vector + `prior` * log prior are greatest, and these sums; best first."""
+        likely = (self.vectors @ (scale / SCALE * vector)) + prior * self.log_prior
+        chosen = np.argpartition(-likely, min(most, len(likely) - 1))[:most]
+        chosen = chosen[np.argsort(-likely[chosen], kind="stable")]
+        return chosen, likely[chosen].astype(np.float32)
+
+    def _cost_within(self, ids: list[int]) -> Floats:
+        """(n,): the cost of the best match of the phones with a part of each word, or with all of it (edit distance)."""
+        n = len(ids)
+        table = np.repeat(np.arange(n + 1, dtype=np.float32)[:, None] * GAP, len(self.phones), axis=1)
+        best = table[n].copy()
+        for phones in self._columns:
+            rows = table[:, : len(phones)]
+            diagonal = rows[0].copy()
+            for j in range(1, n + 1):
+                above = rows[j].copy()
+                rows[j] = np.minimum(diagonal + self.costs[:, ids[j - 1]][phones], np.minimum(above, rows[j - 1]) + GAP)
+                diagonal = above
+            np.minimum(best[: len(phones)], rows[n], out=best[: len(phones)])
+        return best
+
+
+def phone_costs(phone_weights: Floats, n_phones: int) -> Floats:
+    """(n_phones, n_phones): one minus the cosine of the centred weights (classes, dim) that a classifier has for each."""
+    weights = phone_weights[:n_phones] - phone_weights[:n_phones].mean(axis=0)
+    weights = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    return (1 - weights @ weights.T).astype(np.float32)
+
+
+def load(path: Path, costs: Floats) -> Lexicon:
+    """The lexicon in an encoder's folder. EncoderError where the file is damaged."""
+    try:
+        with np.load(path) as arrays:
+            log_prior = arrays["log_prior"].astype(np.float32)
+            return Lexicon(arrays["phones"], log_prior, arrays["vectors"], costs)
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(f"{path}: not the lexicon of a word encoder ({error}); install Earshot again") from error
