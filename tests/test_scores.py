@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from earshot import scores
 
@@ -49,16 +50,15 @@ def test_no_candidates_where_every_stretch_is_too_short() -> None:
 
 def test_span_cosine_against_the_definition() -> None:
     rng = np.random.default_rng(1)
-    windows = rng.integers(-127, 128, (4, 12, 6), dtype=np.int8)
-    projection = rng.standard_normal((5, 6)).astype(np.float32)
+    projected = rng.standard_normal((4, 12, 5)).astype(np.float32)
     query = rng.standard_normal(5).astype(np.float32)
     query /= np.linalg.norm(query)
-    found = scores.span_cosines(windows, query, projection, [(np.full(4, 3), np.full(4, 8))])
+    found = scores.span_cosines(projected, query, [(np.full(4, 3), np.full(4, 8))])
     for k in range(4):
         cosines = []
         for start in (2, 3, 4):
             for end in (7, 8, 9):
-                span = projection @ windows[k, start:end].sum(axis=0, dtype=np.float32)
+                span = projected[k, start:end].sum(axis=0)
                 cosines.append(span @ query / np.linalg.norm(span))
         assert abs(found[k] - max(cosines)) < 1e-5
 
@@ -69,7 +69,8 @@ def test_alignment_finds_the_states_in_order() -> None:
     local[0, 4:7, 0] = local[0, 7, 1] = local[0, 8:11, 2] = 1.0
     aligned = scores.align(local)
     assert (aligned.start[0], aligned.end[0]) == (4, 11)
-    assert aligned.score[0] == 1.0
+    assert aligned.total[0] == 7.0
+    assert aligned.states[0].tolist() == [-1] * 4 + [0, 0, 0, 1, 2, 2, 2] + [-1] * 4
 
 
 def test_alignment_may_skip_a_state_at_a_cost() -> None:
@@ -77,13 +78,57 @@ def test_alignment_may_skip_a_state_at_a_cost() -> None:
     local[0, 2:4, 0] = local[0, 4:6, 2] = 1.0
     aligned = scores.align(local, skip=1.0)
     assert (aligned.start[0], aligned.end[0]) == (2, 6)
-    np.testing.assert_allclose(aligned.score[0], (4 - 1) / 4)
+    np.testing.assert_allclose(aligned.total[0], 4 - 1)
+    assert aligned.states[0].tolist() == [-1, -1, 0, 0, 2, 2, -1, -1]
+    assert scores.state_means(local, aligned.states, -4.0).tolist() == [[1.0, -4.0, 1.0]]
 
 
 def test_alignment_does_not_take_states_backwards() -> None:
     local = np.full((1, 6, 2), -3.0, np.float32)
     local[0, 1, 1] = local[0, 3, 0] = 1.0
-    assert scores.align(local).score[0] < 0
+    assert scores.align(local).total[0] < 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_alignment_by_trying_every_path(seed: int) -> None:
+    """Total, span and states against all ways of staying, moving on and skipping in a small window."""
+    local = np.random.default_rng(seed).standard_normal((1, 6, 3)).astype(np.float32)
+    best: tuple[float, int, list[int]] = (-np.inf, 0, [])
+    for start in range(6):
+        paths = [(float(local[0, start, 0]), [0])]
+        while paths:
+            total, states = paths.pop()
+            if states[-1] == 2 and total > best[0]:
+                best = (total, start, states)
+            if (t := start + len(states)) < 6:
+                for move, cost in ((0, 0.0), (1, 0.0), (2, 1.0)):
+                    if (state := states[-1] + move) < 3:
+                        paths.append((total - cost + float(local[0, t, state]), [*states, state]))
+    found = scores.align(local)
+    np.testing.assert_allclose(found.total[0], best[0], rtol=1e-5)
+    assert (found.start[0], found.end[0]) == (best[1], best[1] + len(best[2]))
+    assert found.states[0][found.start[0] : found.end[0]].tolist() == best[2]
+
+
+def test_overlapping_cosines_by_a_plain_loop() -> None:
+    """Every span of a fitting length inside the window that shares half of the shorter with the window's own."""
+    rng = np.random.default_rng(2)
+    projected = rng.standard_normal((3, 14, 4)).astype(np.float32)
+    vectors = rng.standard_normal((2, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    n_frames, first, last = np.array([14, 14, 9]), np.array([4, 0, 5]), np.array([9, 3, 9])
+    expected, grid = np.array([4.0, 9.0], np.float32), (3, 5, 12)
+    found = scores.overlapping_cosines(projected, n_frames, (first, last), vectors, expected, grid)
+    for k in range(3):
+        for r, lengths in enumerate(((3, 5), (5, 12))):
+            cosines = [-1.0]
+            for length in lengths:
+                for begin in range(n_frames[k] - length + 1):
+                    shared = min(begin + length, last[k]) - max(begin, first[k])
+                    if shared >= 0.5 * min(length, last[k] - first[k]):
+                        span = projected[k, begin : begin + length].sum(axis=0)
+                        cosines.append(vectors[r] @ span / np.linalg.norm(span))
+            assert abs(found[k, r] - max(cosines)) < 1e-5
 
 
 def test_suppression_keeps_the_better_of_two_that_overlap() -> None:

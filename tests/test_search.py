@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from earshot.encoders.clock import FRAME_SECONDS, HALVES, N_CLASSES, SILENCE
+from earshot.encoders.lexicon import PAD, Lexicon
 from earshot.encoders.word import WordEncoder, phone_ids
 from earshot.features import N_MELS, Floats
 from earshot.library import EncoderIdentity, Fingerprint, Store, Stretch
 from earshot.pronounce import PHONES, pronounce
-from earshot.search import Searcher, example_query
+from earshot.query import example_queries
+from earshot.search import Searcher
 from earshot.types import Clip, EarshotError, QueryError
 
 FRAMES_PER_PHONE = 3
@@ -24,10 +27,22 @@ FRAMES_PER_PHONE = 3
 class PlainEncoder(WordEncoder):
     """Frames are one-hot phones, embeddings their mean."""
 
-    def embed_phones(self, pronunciations: Sequence[Sequence[str]]) -> Floats:
-        sums = np.stack([np.bincount(phone_ids(p), minlength=N_CLASSES) for p in pronunciations])
+    def embed_ids(self, words: Sequence[Sequence[int]]) -> Floats:
+        sums = np.stack([np.bincount(ids, minlength=N_CLASSES) for ids in words])
         vectors: Floats = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
         return vectors
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The words that are said here, all as common, longest first."""
+        words = {tuple(phone_ids(pronounce(word)[0])) for word in f"{TALK} {NEWS} telegraph".split()}
+        ordered = sorted(words, key=lambda ids: (-len(ids), ids))
+        phones = np.full((len(words), len(ordered[0])), PAD, np.uint8)
+        for row, ids in enumerate(ordered):
+            phones[row, : len(ids)] = ids
+        vectors = np.rint(self.embed_ids(ordered) * 127).astype(np.int8)
+        costs = 1 - np.eye(len(PHONES), dtype=np.float32)
+        return Lexicon(phones, np.full(len(words), -4.0, np.float32), vectors, costs)
 
 
 @pytest.fixture
@@ -39,8 +54,9 @@ def encoder() -> PlainEncoder:
         phone_bias=np.zeros(HALVES * N_CLASSES, np.float32),
         border_weights=np.zeros((HALVES, N_CLASSES), np.float32), border_bias=np.zeros(HALVES, np.float32),
         phone_seconds=np.full(len(PHONES), FRAMES_PER_PHONE * FRAME_SECONDS, np.float32),
-        typed_calibration=np.array([4, 2, 0, 0, 0, 0, 0, -5], np.float32),
-        spoken_calibration=np.array([4, 2, 0, 0, 0, 0, 0, -5], np.float32),
+        typed_calibration=np.array([4, 2, 0, 0, 0, 0, 0, 0, 0, -5], np.float32),
+        spoken_calibration=np.array([4, 2, 0, 0, 0, 0, 0, 0, 0, -5], np.float32),
+        heard_calibration=np.array([30, 0, 0, 20], np.float32),
     )  # fmt: skip
 
 
@@ -141,8 +157,11 @@ def test_an_empty_library_has_no_hits(tmp_path: Path, encoder: PlainEncoder) -> 
 
 def test_an_example_query_accepts_lengths_around_its_own(encoder: PlainEncoder) -> None:
     frames = encoder.trim(said("telescope"))
-    query = example_query("clip", frames, encoder)
+    query, *heard = example_queries("clip", frames, encoder)
     assert query.spoken
+    assert [way.states.argmax(axis=1).tolist() for way in heard][:1] == [phone_ids(pronounce("telescope")[0])]
+    assert heard[0].chance > 0.5
+    assert sum(way.chance for way in heard) <= 1
     assert min(query.lengths) < len(frames) < max(query.lengths)
     assert query.states.shape == (HALVES * len(frames), N_CLASSES)
     np.testing.assert_allclose(query.states.sum(axis=1), 1, rtol=1e-5)

@@ -16,16 +16,20 @@ Ints = NDArray[np.int64]
 
 _ROWS = 2_048
 """Frames that are turned into floats at a time: they fit the cache of a core, and BLAS starts no threads for them."""
+SHORTER, LONGER = 0.55, 1.8
+"""A word may be this much shorter or longer than its phones usually take."""
 _BLOCK = 8
 """At most one candidate starts in so many frames."""
 
 
 class Aligned(NamedTuple):
-    """Best paths of a query's states through windows: score per frame (k,), and the frames [start, end) they cover."""
+    """Best paths of a query's states through windows: the sum of what they earn (k,), the frames [start, end) they
+    cover, and the state they are in at each frame (k, w), -1 outside."""
 
-    score: Floats
+    total: Floats
     start: Ints
     end: Ints
+    states: Ints
 
 
 def frame_scores(frames: NDArray[np.int8], queries: Floats) -> Floats:
@@ -75,15 +79,13 @@ def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) ->
     return starts, np.array(lengths, np.int64)[tried.argmax(axis=0)] if len(starts) else starts
 
 
-def span_cosines(
-    windows: NDArray[np.int8], query: Floats, projection: Floats, spans: Sequence[tuple[Ints, Ints]]
-) -> Floats:
+def span_cosines(projected: Floats, query: Floats, spans: Sequence[tuple[Ints, Ints]]) -> Floats:
     """Best cosine (k,) of `query` (d,) with any of the `spans` of each window, their borders moved by up to one frame.
 
-    windows (k, w, f) int8 frames, projection (d, f): the embedding of a span is its projected sum, normalised. Each of
-    `spans` is (first frames (k,), last frames + 1 (k,)).
+    projected (k, w, d): frames of windows; the embedding of a span is its sum, normalised. Each of `spans` is
+    (first frames (k,), last frames + 1 (k,)).
     """
-    w = windows.shape[1]
+    w = projected.shape[1]
     frame = np.arange(w)
     masks = []
     for starts, ends in spans:
@@ -92,7 +94,7 @@ def span_cosines(
                 begin = np.clip(starts + first, 0, w - 1)
                 end = np.clip(ends + last, begin + 1, w)
                 masks.append((frame >= begin[:, None]) & (frame < end[:, None]))
-    sums = np.matmul(np.stack(masks, axis=1).astype(np.float32), windows.astype(np.float32)) @ projection.T
+    sums = np.matmul(np.stack(masks, axis=1).astype(np.float32), projected)
     cosines = sums @ query / np.maximum(np.linalg.norm(sums, axis=2), 1e-9)
     best: Floats = cosines.max(axis=1, initial=-1.0).astype(np.float32)
     return best
@@ -102,13 +104,14 @@ def align(local: Floats, skip: float = 1.0) -> Aligned:
     """Best path of m states through each window, from any frame to any later one (Viterbi, in the log domain).
 
     local (k, w, m): what state j earns in frame t of window k. From one frame to the next a path stays, moves on a
-    state, or skips one for `skip`. Paths begin in state 0 and end in state m - 1; the score is the mean over frames.
+    state, or skips one for `skip`. Paths begin in state 0 and end in state m - 1.
     """
     k, w, m = local.shape
     steps = np.ascontiguousarray(local.transpose(1, 2, 0))
     path, began = np.full((m, k), -np.inf, np.float32), np.zeros((m, k), np.int32)
     best = np.full(k, -np.inf, np.float32)
     start, end = np.zeros(k, np.int64), np.ones(k, np.int64)
+    moves = np.zeros((w, m, k), np.int8)
     for t in range(w):
         before, origin = path.copy(), began.copy()
         for back, cost in ((1, 0.0), (2, skip)):
@@ -116,12 +119,62 @@ def align(local: Floats, skip: float = 1.0) -> Aligned:
             better = moved > path[back:]
             np.copyto(path[back:], moved, where=better)
             np.copyto(began[back:], origin[:-back], where=better)
+            np.copyto(moves[t, back:], np.int8(back), where=better)
         fresh = path[0] < 0
         path[0, fresh], began[0, fresh] = 0, t
         path += steps[t]
         better = path[-1] > best
         best[better], start[better], end[better] = path[-1, better], began[-1, better], t + 1
-    return Aligned(best / (end - start), start, end)
+    return Aligned(best, start, end, _trace(moves, start, end))
+
+
+def _trace(moves: NDArray[np.int8], start: Ints, end: Ints) -> Ints:
+    """(k, w): the state of each path in each frame, -1 outside [start, end), from the moves (w, m, k) into states."""
+    w, m, k = moves.shape
+    states = np.full((k, w), -1)
+    state, rows = np.full(k, m - 1), np.arange(k)
+    for t in reversed(range(w)):
+        on = (start <= t) & (t < end)
+        states[on, t] = state[on]
+        state = np.where(on, state - moves[t, state, rows], state)
+    return states
+
+
+def state_means(local: Floats, states: Ints, skipped: float) -> Floats:
+    """(k, m): what each state of a path earns in the mean of its frames; `skipped` where the path left it out."""
+    k, _, m = local.shape
+    visited = states[:, :, None] == np.arange(m)
+    counts = visited.sum(axis=1)
+    means: Floats = np.full((k, m), skipped, np.float32)
+    np.divide(np.where(visited, local, 0).sum(axis=1), counts, out=means, where=counts > 0)
+    return means
+
+
+def overlapping_cosines(
+    projected: Floats, n_frames: Ints, spans: tuple[Ints, Ints], vectors: Floats, expected: Floats, grid: Sequence[int]
+) -> Floats:
+    """(k, r): best cosine of each vector with any span of each window that overlaps the window's own span by half.
+
+    projected (k, w, d): frames of windows, of which the first n_frames (k,) count; spans: first frame and last + 1 of
+    each; vectors (r, d) and the frames (r,) they usually take: spans have lengths of `grid` near these. Overlap is
+    measured against the shorter span; -1 where there is none.
+    """
+    k, w, d = projected.shape
+    sums = np.concatenate([np.zeros((k, 1, d), np.float32), projected.cumsum(axis=1)], axis=1)
+    best = np.full((k, len(vectors)), -1.0, np.float32)
+    first, last = (edge[:, None] for edge in spans)
+    for length in grid:
+        alike = np.flatnonzero((SHORTER * expected <= length) & (length <= LONGER * expected))
+        if len(alike) == 0 or length > w:
+            continue
+        span = sums[:, length:] - sums[:, :-length]
+        cosine = span @ vectors[alike].T / np.maximum(np.linalg.norm(span, axis=2, keepdims=True), 1e-9)
+        begin = np.arange(span.shape[1])
+        overlap = np.minimum(begin + length, last) - np.maximum(begin, first)
+        fits = (overlap >= 0.5 * np.minimum(length, last - first)) & (begin + length <= n_frames[:, None])
+        cosine[~fits] = -1
+        best[:, alike] = np.maximum(best[:, alike], cosine.max(axis=1))
+    return best
 
 
 def suppress(starts: Floats, ends: Floats, groups: Ints, ranking: Floats) -> Ints:

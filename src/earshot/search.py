@@ -1,8 +1,9 @@
 """The read path of `find`: a typed or spoken query -> places in a library, best first.
 
 In: an open store, the encoder that wrote it, a query. Out: hits with times, cosine and probability. Three steps:
-every span is ranked by its pooled embedding; the best few hundred are aligned with the query frame by frame; both
-scores make the probability. Knows nothing of how recordings got into the library, or of printing.
+every span is ranked by its pooled embedding; the best few hundred are aligned with the query frame by frame and
+compared with similar words of the language; all of it makes the probability. Knows nothing of how recordings got into
+the library, or of printing.
 """
 
 from __future__ import annotations
@@ -15,50 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot import scores
-from earshot.audio import SAMPLE_RATE, load
-from earshot.encoders.clock import FRAME_SECONDS, GRID, HALF_SECONDS, HALVES, N_CLASSES, frame_range, half_centres
-from earshot.encoders.word import WordEncoder, phone_ids
-from earshot.features import Floats, log_mel
+from earshot.encoders.clock import FRAME_SECONDS, GRID, HALF_SECONDS, HALVES, half_centres
+from earshot.encoders.word import WordEncoder
+from earshot.features import Floats
 from earshot.frames import FrameTable
 from earshot.library import Store
-from earshot.pronounce import pronounce
-from earshot.types import AudioError, Clip, Hit, QueryError, Recording, Seconds
+from earshot.query import COSINE_WEIGHT, PRIOR_WEIGHT, WORST, Query, bounded, spoken_query, typed_query
+from earshot.types import Clip, Hit, Recording, Seconds
 
-SHORTEST_EXAMPLE: Seconds = 0.15
-LONGEST_EXAMPLE: Seconds = 10.0
-CONTEXT: Seconds = 1.0
-"""Speech around a clip cut from a longer recording, encoded with it: words run into each other."""
 CANDIDATES = 400
 """Spans of each pronunciation that are aligned."""
 MARGIN = 8
 """Frames on each side of a candidate in which its borders are sought: 0.3 s."""
 EDGE: Seconds = float(half_centres(1)[0]) - HALF_SECONDS / 2
 """Where the first half frame of a stretch begins, from the start of the stretch."""
+FAR = 20.0
+"""Bound of what rivals can say for or against a place."""
 CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
-EARN = 2.5
-"""What a frame earns for log probability 0 when phones are aligned: frames below exp(-EARN) cost."""
-WORST = -4.0
-_SHORTER, _LONGER = 0.55, 1.8
-"""A match of a typed word may be this much shorter or longer than its phones usually take; of an example, see below."""
-_EXAMPLE_SHORTER, _EXAMPLE_LONGER = 0.6, 1.6
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One way to say what is sought.
-
-    vector (dim,): its embedding; states (m, N_CLASSES): the distribution over phones at each step of it;
-    expected: frames it usually takes; lengths: those of the encoder's grid that a match may have; spoken: whether it
-    comes from an example.
-    """
-
-    label: str
-    vector: Floats
-    states: Floats
-    expected: float
-    lengths: tuple[int, ...]
-    spoken: bool
+Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +129,7 @@ class Searcher:
         starts, ends, cosines = (
             np.concatenate([getattr(c, name) for c in found]) for name in ("starts", "ends", "cosines")
         )
-        weights = self.encoder.calibration(spoken=ways[0].spoken)
-        chance = scores.logistic(np.concatenate([c.features for c in found]), weights)
+        chance = np.concatenate([probability(c, way, self.encoder) for c, way in zip(found, ways, strict=True)])
         stretch = haystack.stretch_of(starts // HALVES)
         kept = scores.suppress(starts.astype(np.float32), ends.astype(np.float32), stretch, chance)
         hits = []
@@ -165,48 +142,6 @@ class Searcher:
             hit = Hit(recording, start, min(end, recording.seconds), float(cosines[k]), float(chance[k]), ways[0].label)
             hits.append(hit)
         return hits
-
-
-def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
-    """The pronunciations of a written word or phrase as queries."""
-    pronunciations = pronounce(text, most=3)
-    vectors = encoder.embed_phones(pronunciations)
-    queries = []
-    for phones, vector in zip(pronunciations, vectors, strict=True):
-        ids = phone_ids(phones)
-        expected = encoder.phone_seconds[ids].sum() / FRAME_SECONDS
-        states = np.eye(N_CLASSES, dtype=np.float32)[ids]
-        queries.append(Query(text, vector, states, expected, _lengths(expected, _SHORTER, _LONGER), False))
-    return queries
-
-
-def spoken_query(clip: Clip, encoder: WordEncoder) -> list[Query]:
-    """The one query that a spoken example is. QueryError where it is shorter or longer than a word or phrase can be."""
-    frames = example_frames(clip, encoder)
-    return [example_query(str(clip), frames, encoder)]
-
-
-def example_query(label: str, frames: NDArray[np.int8], encoder: WordEncoder) -> Query:
-    """The query that the frames (n, frame_dim) of a spoken word are."""
-    states = np.exp(encoder.phone_log_probabilities(frames))
-    lengths = _lengths(len(frames), _EXAMPLE_SHORTER, _EXAMPLE_LONGER)
-    return Query(label, encoder.pool(frames), states, float(len(frames)), lengths, True)
-
-
-def example_frames(clip: Clip, encoder: WordEncoder) -> NDArray[np.int8]:
-    """Frames of the speech in a clip, encoded together with up to a second of what surrounds it in its file."""
-    start = clip.start or 0.0
-    lead = min(CONTEXT, start)
-    if clip.end is not None:
-        _check_length(clip, clip.end - start)
-    samples = _load_with_context(clip, start - lead)
-    length = len(samples) / SAMPLE_RATE - lead if clip.end is None else clip.end - start
-    _check_length(clip, length)
-    frames = encoder.frames([log_mel(samples)])[0]
-    first, last = frame_range(lead, lead + length, len(frames))
-    frames = encoder.trim(frames[first:last])
-    _check_length(clip, len(frames) * FRAME_SECONDS)
-    return frames
 
 
 def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordEncoder) -> Candidates:
@@ -223,22 +158,44 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     windows = table.vectors[np.minimum(columns, len(table.vectors) - 1), : encoder.frame_dim]
     windows[outside] = 0
     flat = windows.reshape(-1, windows.shape[2])
-    local = _local_scores(encoder.phone_log_probabilities(flat).reshape(len(starts), HALVES * width, -1), query)
+    log_phones = encoder.phone_log_probabilities(flat).reshape(len(starts), HALVES * width, -1)
+    local = _local_scores(log_phones, query)
     local[np.repeat(outside, HALVES, axis=1)] = -1e4
     aligned = scores.align(local)
     borders = encoder.border_log_odds(flat).reshape(len(starts), -1)
-    spans = [
-        (starts - begin, starts - begin + lengths),
-        (aligned.start // HALVES, np.maximum(aligned.end // HALVES, aligned.start // HALVES + 1)),
+    first = aligned.start // HALVES
+    own = first, np.maximum(aligned.end // HALVES, first + 1)
+    projected = windows.astype(np.float32) @ encoder.projection.T
+    cosine = scores.span_cosines(projected, query.vector, [(starts - begin, starts - begin + lengths), own])
+    taken = aligned.end - aligned.start
+    features = [
+        cosine,
+        aligned.total / taken,
+        scores.state_means(local, aligned.states, WORST).mean(axis=1),
+        np.abs(np.log(taken / (HALVES * query.expected))),
+        _border(borders, aligned.start) + _border(borders, aligned.end),
+        _margin(projected, (~outside).sum(axis=1), own, query),
     ]
-    cosine = scores.span_cosines(windows, query.vector, encoder.projection, spans)
-    stretch_ratio = np.log((aligned.end - aligned.start) / (HALVES * query.expected))
-    ends = _border(borders, aligned.start) + _border(borders, aligned.end)
-    features = np.stack([cosine, aligned.score, np.abs(stretch_ratio), ends], 1).astype(np.float32)
     size = np.log(len(query.states) / (20 if query.spoken else 6))
-    features = np.concatenate([features, features[:, :2] * size, np.full((len(starts), 1), size)], 1)
-    first = HALVES * begin
-    return Candidates(first + aligned.start, first + aligned.end, cosine, features.astype(np.float32))
+    features += [features[0] * size, features[2] * size, np.full(len(starts), size)]
+    edge = HALVES * begin
+    return Candidates(edge + aligned.start, edge + aligned.end, cosine, np.stack(features, axis=1).astype(np.float32))
+
+
+def probability(found: Candidates, query: Query, encoder: WordEncoder) -> Floats:
+    """(n,): that what is sought is said at each candidate."""
+    chance = scores.logistic(found.features, encoder.calibration(query.spoken))
+    return chance * np.float32(query.chance)
+
+
+def _margin(projected: Floats, n_frames: NDArray[np.int64], spans: Spans, query: Query) -> Floats:
+    """(k,): the log odds that a place holds what is sought, by the words that it may hold."""
+    words = query.words
+    cosines = scores.overlapping_cosines(projected, n_frames, spans, words.vectors, words.expected, GRID)
+    evidence = COSINE_WEIGHT * cosines + PRIOR_WEIGHT * words.log_prior
+    wanted, other = (np.logaddexp.reduce(evidence + log, axis=1) for log in (words.log_for, words.log_against))
+    margin: Floats = np.clip(wanted - other, -FAR, FAR).astype(np.float32)
+    return margin
 
 
 def _border(log_odds: Floats, edges: NDArray[np.int64]) -> Floats:
@@ -250,42 +207,10 @@ def _border(log_odds: Floats, edges: NDArray[np.int64]) -> Floats:
 
 
 def _local_scores(log_phones: Floats, query: Query) -> Floats:
-    """(k, w, m): the log probability that frame and state are the same phone, plus EARN, bounded below."""
+    """(k, w, m): what half frame and state earn for being the same phone."""
     if query.spoken:
-        same = np.log(np.exp(log_phones) @ query.states.T + 1e-6)
-    else:
-        same = log_phones[..., query.states.argmax(axis=1)]
-    local: Floats = np.maximum(same + EARN, WORST).astype(np.float32)
-    return local
-
-
-def _lengths(expected: float, shorter: float, longer: float) -> tuple[int, ...]:
-    """The lengths of the grid between, or the nearest one."""
-    within = tuple(length for length in GRID if shorter * expected <= length <= longer * expected)
-    return within or (min(GRID, key=lambda length: abs(length - expected)),)
-
-
-def _load_with_context(clip: Clip, start: Seconds) -> Floats:
-    """Samples from `start` to CONTEXT after the clip, or to its end where the recording ends before that."""
-    if clip.end is None:
-        return load(Clip(clip.path, start or None), max_seconds=LONGEST_EXAMPLE + (clip.start or 0.0) - start)
-    try:
-        return load(Clip(clip.path, start, clip.end + CONTEXT))
-    except AudioError:
-        return load(Clip(clip.path, start, clip.end))
-
-
-def _check_length(clip: Clip, seconds: Seconds) -> None:
-    if seconds > LONGEST_EXAMPLE:
-        raise QueryError(
-            f"{clip}: {seconds:.1f} s is too long for an example; name a word or phrase in it as FILE@START-END "
-            f"(up to {LONGEST_EXAMPLE:g} s)"
-        )
-    if seconds < SHORTEST_EXAMPLE:
-        raise QueryError(
-            f"{clip}: {seconds:.2f} s of speech is too short for an example; give a word or phrase of at least "
-            f"{SHORTEST_EXAMPLE:g} s"
-        )
+        return bounded(np.log(np.exp(log_phones) @ query.states.T + 1e-6))
+    return bounded(log_phones[..., query.states.argmax(axis=1)])
 
 
 def _matches(recording: Recording, within: str) -> bool:

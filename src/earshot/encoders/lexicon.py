@@ -47,7 +47,8 @@ class Lexicon:
     @cached_property
     def lengths(self) -> Ints:
         """(n,): phones of each."""
-        return (self.phones != PAD).sum(axis=1)
+        lengths: Ints = (self.phones != PAD).sum(axis=1)
+        return lengths
 
     @cached_property
     def _columns(self) -> list[NDArray[np.uint8]]:
@@ -72,15 +73,14 @@ class Lexicon:
         chosen = np.argpartition(-likely, min(most, len(likely) - 1))[:most]
         return chosen[np.argsort(-likely[chosen], kind="stable")]
 
-    def nearest(self, vector: Floats, scale: float, prior: float, most: int) -> tuple[Ints, Floats]:
-        """Rows whose `scale` * cosine with the vector + `prior` * log prior are greatest, and these sums; best first."""
-        likely = (self.vectors @ (scale / SCALE * vector)) + prior * self.log_prior
+    def nearest(self, vector: Floats, scale: float, prior: float, most: int) -> Ints:
+        """Rows whose `scale` * cosine with the vector + `prior` * log prior are greatest, best first."""
+        likely = self.vectors @ (scale / SCALE * vector) + prior * self.log_prior
         chosen = np.argpartition(-likely, min(most, len(likely) - 1))[:most]
-        chosen = chosen[np.argsort(-likely[chosen], kind="stable")]
-        return chosen, likely[chosen].astype(np.float32)
+        return chosen[np.argsort(-likely[chosen], kind="stable")]
 
     def _cost_within(self, ids: list[int]) -> Floats:
-        """(n,): the cost of the best match of the phones with a part of each word, or with all of it (edit distance)."""
+        """(n,): edit distance of the phones from the part of each word, or the whole, that is nearest to them."""
         n = len(ids)
         table = np.repeat(np.arange(n + 1, dtype=np.float32)[:, None] * GAP, len(self.phones), axis=1)
         best = table[n].copy()
@@ -92,14 +92,16 @@ class Lexicon:
                 rows[j] = np.minimum(diagonal + self.costs[:, ids[j - 1]][phones], np.minimum(above, rows[j - 1]) + GAP)
                 diagonal = above
             np.minimum(best[: len(phones)], rows[n], out=best[: len(phones)])
-        return best
+        found: Floats = best
+        return found
 
 
 def phone_costs(phone_weights: Floats, n_phones: int) -> Floats:
-    """(n_phones, n_phones): one minus the cosine of the centred weights (classes, dim) that a classifier has for each."""
+    """(n_phones, n_phones): one minus the cosine of two phones' centred weights (classes, dim) in a classifier."""
     weights = phone_weights[:n_phones] - phone_weights[:n_phones].mean(axis=0)
     weights = weights / np.linalg.norm(weights, axis=1, keepdims=True)
-    return (1 - weights @ weights.T).astype(np.float32)
+    costs: Floats = (1 - weights @ weights.T).astype(np.float32)
+    return costs
 
 
 def load(path: Path, costs: Floats) -> Lexicon:

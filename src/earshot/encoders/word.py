@@ -80,7 +80,9 @@ class WordEncoder(_Towers):
     """(len(PHONES),): how long each phone takes on average"""
     typed_calibration: Floats
     spoken_calibration: Floats
-    """(features + 1,): weights and bias of the probability of a hit (`search.measure` gives the features)"""
+    heard_calibration: Floats
+    """Weights and bias of the probability of a hit (`search.measure` gives the features), for phones and for the sound
+    of an example; and of the words that an example may be (`query.hypotheses`), with the evidence for none of them."""
 
     @property
     def dim(self) -> int:
@@ -171,9 +173,13 @@ class WordEncoder(_Towers):
 
     def embed_phones(self, pronunciations: Sequence[Sequence[str]]) -> Floats:
         """Embeddings (n, dim) of the phones (ARPAbet without stress) of whole words."""
-        if not pronunciations:
+        return self.embed_ids([phone_ids(phones) for phones in pronunciations])
+
+    def embed_ids(self, words: Sequence[Sequence[int]]) -> Floats:
+        """Embeddings (n, dim) of the phones of whole words, as places in PHONES."""
+        if not words:
             return np.zeros((0, self.dim), np.float32)
-        return run_text(self._text, [[BORDER, *phone_ids(phones), BORDER] for phones in pronunciations])
+        return run_text(self._text, [[BORDER, *ids, BORDER] for ids in words])
 
 
 @dataclass(frozen=True)
@@ -227,7 +233,7 @@ def _load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> W
     try:
         weights = np.load(folder / f"{name}.npz")
         arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
-        for kind in ("typed", "spoken"):
+        for kind in ("typed", "spoken", "heard"):
             arrays[f"{kind}_calibration"] = np.array(card["calibration"][kind], np.float32)
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"{folder / f'{name}.npz'}: not the weights of a word encoder ({error})") from error

@@ -1,7 +1,8 @@
 """Calibration: candidates found in held-out speech, and the truth -> the weights of the probability of a hit.
 
 In: an encoder and prepared corpora with speakers that training never heard. Out: the `[calibration]` of its card.
-Queries are words of the corpora, typed and, cut from other utterances, spoken. Knows nothing of how towers are trained.
+Queries are words of the corpora, typed and, cut out of other utterances, spoken. Knows nothing of how towers are
+trained.
 
     python -m earshot.train.calibrate recipes/word.toml --corpora data/corpora --weights src/earshot/encoders/weights
 """
@@ -12,21 +13,23 @@ import argparse
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earshot import scores
-from earshot.encoders.clock import FRAME_SECONDS, HALF_SECONDS, HALVES
-from earshot.encoders.word import WordEncoder, load_word
-from earshot.features import Floats, log_mel
+from earshot.encoders.clock import HALF_SECONDS, HALVES
+from earshot.encoders.word import WordEncoder, load_word, padded, phone_ids
+from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
-from earshot.search import EDGE, Haystack, Query, example_query, measure, typed_query
+from earshot.pronounce import pronounce_word
+from earshot.query import Query, example_queries, hypotheses, typed_query
+from earshot.search import EDGE, Haystack, measure
 from earshot.train.batches import pronunciation
-from earshot.train.corpus import Utterance, read_corpus
+from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.types import Seconds
 
 RIDGE = 1e-7
@@ -39,13 +42,23 @@ class Held:
 
     haystack: Haystack
     utterances: tuple[Utterance, ...]
+    corpora: dict[str, Corpus]
+
+    def cut(self, utterance: int, word: int, encoder: WordEncoder) -> NDArray[np.int8]:
+        """Frames of a word cut out and encoded alone, as a spoken example comes."""
+        u = self.utterances[utterance]
+        first, last = (round(edge * SAMPLE_RATE) for edge in (u.words[word].start, u.words[word].end))
+        samples = self.corpora[u.corpus].read(u)[first:last]
+        frames: NDArray[np.int8] = encoder.trim(encoder.frames([log_mel(padded(samples))])[0])
+        return frames
 
 
 def encode(encoder: WordEncoder, folder: Path, names: Sequence[str], speakers: set[str]) -> Held:
     """The aligned utterances of `speakers` ("corpus/speaker") in the corpora below `folder`."""
     utterances, mels = [], []
+    corpora = {}
     for name in names:
-        corpus = read_corpus(folder / name)
+        corpus = corpora[name] = read_corpus(folder / name)
         for u in corpus.utterances:
             if u.words and f"{u.corpus}/{u.speaker}" in speakers:
                 utterances.append(u)
@@ -54,7 +67,7 @@ def encode(encoder: WordEncoder, folder: Path, names: Sequence[str], speakers: s
     offsets = np.concatenate([[0], np.cumsum([len(f) for f in frames])]).astype(np.int64)
     index = np.arange(len(frames))
     table = FrameTable(np.concatenate(frames), offsets, np.zeros(len(frames)), index, version=0)
-    return Held(Haystack.of(table, encoder), tuple(utterances))
+    return Held(Haystack.of(table, encoder), tuple(utterances), corpora)
 
 
 def typed_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
@@ -65,22 +78,54 @@ def typed_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -
 
 
 def spoken_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
-    """The same for spoken examples; candidates in the utterance that an example is cut from are left out."""
+    """The same for the sound of spoken examples; candidates in the utterance that one is cut from are left out."""
+    queries = []
+    for word, k, j in _spoken_words(held, 2, rng):
+        queries.append((word, example_queries(word, held.cut(k, j, encoder), encoder)[:1], k))
+    return _examples(encoder, held, queries)
+
+
+def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
+    """Features (n, hypotheses, 3) of the words that examples may be, and which is right (n,), -1 where none is."""
+    found, right = [], []
+    lexicon = encoder.lexicon
+    for word, k, j in _spoken_words(held, 1, rng):
+        rows, features = hypotheses(held.cut(k, j, encoder), encoder)
+        said = {tuple(phone_ids(phones)) for phones in pronounce_word(word)}
+        true = [n for n, row in enumerate(rows) if tuple(lexicon.ids(row)) in said]
+        found.append(features)
+        right.append(true[0] if true else -1)
+    return np.stack(found), np.array(right)
+
+
+def fit_heard(features: Floats, right: NDArray[np.int64], steps: int = 4000, rate: float = 0.05) -> Floats:
+    """Weights of the evidence for each hypothesis and last the evidence for none: likelihood of a softmax, by Adam."""
+    scale = features.std(axis=(0, 1))
+    x = np.concatenate([features / scale, np.zeros_like(features[:, :, :1])], axis=2)
+    x = np.concatenate([x, np.zeros_like(x[:, :1])], axis=1)
+    x[:, -1, -1] = 1  # none of them
+    chosen = np.eye(x.shape[1])[right]  # -1 is the last
+    weights, mean, square = np.zeros(x.shape[2]), np.zeros(x.shape[2]), np.zeros(x.shape[2])
+    for step in range(1, steps + 1):
+        evidence = x @ weights
+        chance = np.exp(evidence - np.logaddexp.reduce(evidence, axis=1, keepdims=True))
+        gradient = np.einsum("nh,nhf->f", chance - chosen, x) / len(x)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
+        weights -= rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-9)
+    fitted: Floats = (weights / np.append(scale, 1)).astype(np.float32)
+    return fitted
+
+
+def _spoken_words(held: Held, least: int, rng: np.random.Generator) -> Iterator[tuple[str, int, int]]:
+    """Words said at least `least` times, each with the utterance and the number of one place where it is."""
     places: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for k, u in enumerate(held.utterances):
         for j, w in enumerate(u.words):
             if len(w.label) >= 4 and w.end - w.start >= 0.2:
                 places[w.label].append((k, j))
-    several = sorted(word for word, found in places.items() if len(found) > 1)
-    queries = []
-    for word in rng.choice(several, min(QUERIES, len(several)), replace=False):
-        k, j = places[word][int(rng.integers(len(places[word])))]
-        w = held.utterances[k].words[j]
-        first, last = round(w.start / FRAME_SECONDS), round(w.end / FRAME_SECONDS)
-        begin = int(held.haystack.table.stretch_offsets[k])
-        frames = encoder.trim(held.haystack.table.vectors[begin + first : begin + last])
-        queries.append((str(word), [example_query(str(word), frames, encoder)], k))
-    return _examples(encoder, held, queries)
+    words = sorted(word for word, found in places.items() if len(found) >= least)
+    for word in rng.choice(words, min(QUERIES, len(words)), replace=False):
+        yield str(word), *places[word][int(rng.integers(len(places[word])))]
 
 
 def fit(features: Floats, right: NDArray[np.bool_], steps: int = 50) -> Floats:
@@ -123,10 +168,10 @@ def _said(utterance: Utterance, word: str, start: Seconds, end: Seconds) -> bool
     )
 
 
-def write(card: Path, typed: Floats, spoken: Floats) -> None:
+def write(card: Path, fitted: dict[str, Floats]) -> None:
     """Put the fitted weights into the card."""
     text = card.read_text()
-    for name, weights in (("typed", typed), ("spoken", spoken)):
+    for name, weights in fitted.items():
         values = ", ".join(f"{w:.4f}" for w in weights)
         text = re.sub(rf"(?m)^{name} = \[.*\]$", f"{name} = [{values}]", text)
     card.write_text(text)
@@ -143,13 +188,20 @@ def main() -> None:
     encoder = load_word(arguments.weights)
     held = encode(encoder, arguments.corpora, list(recipe["corpora"]), set(recipe["held_out"]))
     fitted = {}
+    options, true = heard_examples(encoder, held, np.random.default_rng(0))
+    fitted["heard"] = fit_heard(options, true)
+    evidence = options @ fitted["heard"][:-1]
+    first = np.mean((true >= 0) & (evidence.argmax(axis=1) == true))
+    print(f"heard: {len(true)} examples, right word first {first:.3f}, among all {np.mean(true >= 0):.3f}")
+    print(f"  weights {fitted['heard'].round(2)}")
+    encoder = replace(encoder, heard_calibration=fitted["heard"])
     for name, examples in (("typed", typed_examples), ("spoken", spoken_examples)):
         features, right = examples(encoder, held, np.random.default_rng(0))
         fitted[name] = fit(features, right)
         chance = scores.logistic(features, fitted[name])
         print(f"{name}: {len(right)} candidates, {right.sum()} right; weights {fitted[name].round(2)}")
         print(f"  mean probability of the right {chance[right].mean():.3f}, of the others {chance[~right].mean():.3f}")
-    write(arguments.weights / "word.toml", fitted["typed"], fitted["spoken"])
+    write(arguments.weights / "word.toml", fitted)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,12 @@ OPSET = 20
 LONGEST_PHRASE = 512
 """Phones for which the paper's text tower has positions."""
 Priors = dict[str, NDArray[np.float32]]
-UNCALIBRATED = """# Weights of the features of `search.measure`, and the bias: fitted by `earshot.train.calibrate`.
+UNCALIBRATED = """\
+# Weights of the features of `search.measure` and `query.hypotheses`, and biases, fitted by `earshot.train.calibrate`.
 [calibration]
-typed = [12.0, 1.0, -1.0, 0.0, 0.0, 0.5, 0.0, -10.0]
-spoken = [12.0, 1.0, -1.0, 0.0, 0.0, 0.5, 0.0, -10.0]
+typed = [12.0, 0.0, 1.0, -1.0, 0.0, 0.1, 0.0, 0.5, 0.0, -10.0]
+spoken = [12.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.5, 0.0, -10.0]
+heard = [25.0, 2.0, 0.5, 20.0]
 """
 
 

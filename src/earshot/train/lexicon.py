@@ -30,5 +30,5 @@ def word_priors() -> tuple[list[tuple[int, ...]], NDArray[np.float32]]:
             for phones in pronounce_word(word):
                 ids = tuple(number[phone] for phone in phones)
                 chance[ids] = chance.get(ids, 0.0) + math.exp(log_prior)
-    ids = sorted(chance, key=lambda phones: (-len(phones), phones))
-    return ids, np.log(np.array([chance[phones] for phones in ids])).astype(np.float32)
+    pronunciations = sorted(chance, key=lambda ids: (-len(ids), ids))
+    return pronunciations, np.log(np.array([chance[ids] for ids in pronunciations])).astype(np.float32)

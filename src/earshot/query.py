@@ -1,0 +1,200 @@
+"""What is sought: a typed word or phrase, or a spoken example, as vectors and phones that can be searched for.
+
+In: text, or a clip and the encoder. Out: queries, one for each way to say what is sought. An example is sought by its
+sound and as the words that it may be: a lexicon knows more of a word's other pronunciations than one recording tells.
+Knows nothing of libraries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earshot import scores
+from earshot.audio import SAMPLE_RATE, load
+from earshot.encoders.clock import FRAME_SECONDS, GRID, N_CLASSES, frame_range
+from earshot.encoders.lexicon import SCALE
+from earshot.encoders.word import WordEncoder, phone_ids
+from earshot.features import Floats, log_mel
+from earshot.pronounce import pronounce
+from earshot.scores import LONGER, SHORTER
+from earshot.types import AudioError, Clip, QueryError, Seconds
+
+SHORTEST_EXAMPLE: Seconds = 0.15
+LONGEST_EXAMPLE: Seconds = 10.0
+CONTEXT: Seconds = 1.0
+"""Speech around a clip cut from a longer recording, encoded with it: words run into each other."""
+RIVALS = 24
+"""Other words that are tried where a query seems to be said."""
+HYPOTHESES = 60
+"""Words of the lexicon that an example is compared with phone by phone."""
+COSINE_WEIGHT, PRIOR_WEIGHT = 25.0, 0.5
+"""Nats of a cosine, and of a log prior, where words are compared by both."""
+HEARD, UNLIKELY = 5, 0.02
+EARN = 2.5
+"""What a half frame earns for log probability 0 when phones are aligned: those below exp(-EARN) cost."""
+WORST = -4.0
+NEVER = -20.0
+"""Logarithm that stands for that of zero."""
+_EXAMPLE_SHORTER, _EXAMPLE_LONGER = 0.6, 1.6
+"""A match of an example may be this much shorter or longer than it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Words that may be said where a query seems to be, itself among them.
+
+    vectors (r, dim); expected (r,): frames that they usually take; log_prior (r,); log_for and log_against (r,): log
+    probability that a word is what is sought, and that it is not.
+    """
+
+    vectors: Floats
+    expected: Floats
+    log_prior: Floats
+    log_for: Floats
+    log_against: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One way to say what is sought.
+
+    vector (dim,): its embedding; states (m, N_CLASSES): the distribution over phones at each step of it;
+    expected: frames it usually takes; lengths: those of the encoder's grid that a match may have; words: what else may
+    be said where it seems to be; spoken: whether it is the sound of an example; chance: that this is what is sought.
+    """
+
+    label: str
+    vector: Floats
+    states: Floats
+    expected: float
+    lengths: tuple[int, ...]
+    words: Words
+    spoken: bool = False
+    chance: float = 1.0
+
+
+def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
+    """The pronunciations of a written word or phrase as queries. QueryError where it has none."""
+    return [phone_query(text, phone_ids(phones), encoder) for phones in pronounce(text, most=3)]
+
+
+def phone_query(label: str, ids: list[int], encoder: WordEncoder, chance: float = 1.0) -> Query:
+    """The query that a sequence of phones is."""
+    lexicon = encoder.lexicon
+    vector = encoder.embed_ids([ids])[0]
+    rows = lexicon.rivals(ids, RIVALS)
+    words = _words(rows, np.zeros(len(rows), np.float32), encoder)
+    takes = _expected(ids, encoder)
+    words = Words(
+        np.concatenate([words.vectors, vector[None]]),
+        np.append(words.expected, np.float32(takes)),
+        np.append(words.log_prior, np.float32(lexicon.prior(ids))),
+        np.append(words.log_for, np.float32(0)),
+        np.append(words.log_against, np.float32(NEVER)),
+    )
+    states = np.eye(N_CLASSES, dtype=np.float32)[ids]
+    return Query(label, vector, states, takes, _lengths(takes, SHORTER, LONGER), words, chance=chance)
+
+
+def _words(rows: NDArray[np.int64], chances: Floats, encoder: WordEncoder) -> Words:
+    """Words of the lexicon, each with the probability that it is what is sought."""
+    lexicon = encoder.lexicon
+    expected = np.array([_expected(lexicon.ids(row), encoder) for row in rows], np.float32)
+    log_for, log_against = (np.log(np.maximum(p, np.exp(NEVER))).astype(np.float32) for p in (chances, 1 - chances))
+    vectors = np.divide(lexicon.vectors[rows], SCALE, dtype=np.float32)
+    return Words(vectors, expected, lexicon.log_prior[rows], log_for, log_against)
+
+
+def _expected(ids: list[int], encoder: WordEncoder) -> float:
+    """Frames that phones usually take."""
+    return float(encoder.phone_seconds[ids].sum() / FRAME_SECONDS)
+
+
+def spoken_query(clip: Clip, encoder: WordEncoder) -> list[Query]:
+    """A spoken example as queries: its sound, and the words that it may be.
+
+    AudioError for a clip that cannot be read; QueryError where it is shorter or longer than a word or phrase can be.
+    """
+    return example_queries(str(clip), example_frames(clip, encoder), encoder)
+
+
+def example_queries(label: str, frames: NDArray[np.int8], encoder: WordEncoder) -> list[Query]:
+    """The queries that the frames (n, frame_dim) of a spoken word are: its sound, then words that it may be."""
+    rows, features = hypotheses(frames, encoder)
+    evidence = np.append(features @ encoder.heard_calibration[:-1], encoder.heard_calibration[-1])
+    chances = np.exp(evidence - np.logaddexp.reduce(evidence))[:-1].astype(np.float32)
+    states = np.exp(encoder.phone_log_probabilities(frames))
+    lengths = _lengths(len(frames), _EXAMPLE_SHORTER, _EXAMPLE_LONGER)
+    words = _words(rows, chances, encoder)
+    sound = Query(label, encoder.pool(frames), states, float(len(frames)), lengths, words, spoken=True)
+    best = [k for k in np.argsort(-chances)[:HEARD] if chances[k] >= UNLIKELY]
+    return [sound, *(phone_query(label, encoder.lexicon.ids(rows[k]), encoder, float(chances[k])) for k in best)]
+
+
+def hypotheses(frames: NDArray[np.int8], encoder: WordEncoder) -> tuple[NDArray[np.int64], Floats]:
+    """Rows of the lexicon that a spoken word may be, and what speaks for each (n, 3): cosine, alignment, log prior."""
+    lexicon = encoder.lexicon
+    vector = encoder.pool(frames)
+    rows = lexicon.nearest(vector, COSINE_WEIGHT, PRIOR_WEIGHT, HYPOTHESES)
+    log_phones = encoder.phone_log_probabilities(frames)
+    fit = np.zeros(len(rows), np.float32)
+    for length in np.unique(lexicon.lengths[rows]):
+        same = np.flatnonzero(lexicon.lengths[rows] == length)
+        local = log_phones[:, lexicon.phones[rows[same], :length]].transpose(1, 0, 2)
+        fit[same] = scores.align(bounded(local)).total
+    cosines = lexicon.vectors[rows] @ vector / SCALE
+    return rows, np.stack([cosines, fit / 10, lexicon.log_prior[rows]], axis=1).astype(np.float32)
+
+
+def bounded(log_probabilities: Floats) -> Floats:
+    """What a half frame earns in an alignment: log probabilities plus EARN, bounded below."""
+    earned: Floats = np.maximum(log_probabilities + np.float32(EARN), np.float32(WORST))
+    return earned
+
+
+def example_frames(clip: Clip, encoder: WordEncoder) -> NDArray[np.int8]:
+    """Frames of the speech in a clip, encoded together with up to a second of what surrounds it in its file."""
+    start = clip.start or 0.0
+    lead = min(CONTEXT, start)
+    if clip.end is not None:
+        _check_length(clip, clip.end - start)
+    samples = _load_with_context(clip, start - lead)
+    length = len(samples) / SAMPLE_RATE - lead if clip.end is None else clip.end - start
+    _check_length(clip, length)
+    frames = encoder.frames([log_mel(samples)])[0]
+    first, last = frame_range(lead, lead + length, len(frames))
+    frames = encoder.trim(frames[first:last])
+    _check_length(clip, len(frames) * FRAME_SECONDS)
+    return frames
+
+
+def _lengths(expected: float, shorter: float, longer: float) -> tuple[int, ...]:
+    """The lengths of the grid between, or the nearest one."""
+    within = tuple(length for length in GRID if shorter * expected <= length <= longer * expected)
+    return within or (min(GRID, key=lambda length: abs(length - expected)),)
+
+
+def _load_with_context(clip: Clip, start: Seconds) -> Floats:
+    """Samples from `start` to CONTEXT after the clip, or to its end where the recording ends before that."""
+    if clip.end is None:
+        return load(Clip(clip.path, start or None), max_seconds=LONGEST_EXAMPLE + (clip.start or 0.0) - start)
+    try:
+        return load(Clip(clip.path, start, clip.end + CONTEXT))
+    except AudioError:
+        return load(Clip(clip.path, start, clip.end))
+
+
+def _check_length(clip: Clip, seconds: Seconds) -> None:
+    if seconds > LONGEST_EXAMPLE:
+        raise QueryError(
+            f"{clip}: {seconds:.1f} s is too long for an example; name a word or phrase in it as FILE@START-END "
+            f"(up to {LONGEST_EXAMPLE:g} s)"
+        )
+    if seconds < SHORTEST_EXAMPLE:
+        raise QueryError(
+            f"{clip}: {seconds:.2f} s of speech is too short for an example; give a word or phrase of at least "
+            f"{SHORTEST_EXAMPLE:g} s"
+        )
