@@ -139,8 +139,10 @@ class _Clock:
 
 
 def _label(name: str, encoder: str) -> str:
-    """The name in the results: the contender's, and its encoder's where it takes one."""
-    return f"{name}-{Path(encoder).stem}" if name in TAKE_ENCODER else name
+    """The name in the results: the contender's, and its encoder's where it takes one; Earshot's own goes without."""
+    if name in TAKE_ENCODER or (name == "earshot" and encoder != "word"):
+        return f"{name}-{Path(encoder).stem}"
+    return name
 
 
 def _build(name: str, setup: Setup) -> Any:

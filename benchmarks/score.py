@@ -20,6 +20,7 @@ from earshot.metrics import Matching, Reference
 from earshot.types import EarshotError
 
 RATES = (1, 5, 20)
+LETTERS = {"5 letters": (5, 5), "6": (6, 6), "7": (7, 7), "8": (8, 8), "9 and more": (9, 99)}
 CURVE = np.geomspace(0.1, 100, 61)
 COLUMNS = (
     "contender | MTWV | OTWV | MAP | P@10 | EER span | EER utterance | R@1 | R@5 | R@20 | start ms | end ms | "
@@ -61,10 +62,11 @@ def chapters_page(trials: Trials, runs: list[Run]) -> str:
         ("Typed, the words that have a spoken example", by_kind["typed"], set(trials.words["spoken"])),
         ("Typed, the words that every contender can search for", by_kind["typed"], answerable),
     ]
+    where = [line for kind in ("typed", "spoken") for line in breakdown(kind, trials, by_kind[kind])]
     ceiling = metrics.precision_ceiling(_match(trials, [], set(trials.words["typed"])), 10)
     parts = ["# Term detection in whole chapters", LEGEND.format(ceiling=ceiling)]
     parts += [line for title, chosen, words in tables if chosen for line in table(title, trials, chosen, words)]
-    return "\n".join([*parts, "## Where the figures come from", *(_origin(run) for run in runs), ""])
+    return "\n".join([*parts, *where, "## Where the figures come from", *(_origin(run) for run in runs), ""])
 
 
 def table(title: str, trials: Trials, runs: list[Run], words: set[str]) -> Iterator[str]:
@@ -77,6 +79,21 @@ def table(title: str, trials: Trials, runs: list[Run], words: set[str]) -> Itera
     yield f"|{'---|' * len(columns)}"
     for run in runs:
         yield f"| {' | '.join(_row(trials, run, words))} |"
+    yield ""
+
+
+def breakdown(kind: str, trials: Trials, runs: list[Run]) -> Iterator[str]:
+    """Markdown tables of mean average precision by the number of letters of a word, and by recording."""
+    words = trials.words[kind]
+    groups = {name: {w for w in words if low <= len(w) <= high} for name, (low, high) in LETTERS.items()}
+    recordings = sorted({reference.recording for reference in trials.references})
+    yield f"## Where {kind} words are found: mean average precision by letters and by recording\n"
+    yield f"| contender | {' | '.join(groups)} | {' | '.join(recordings)} |"
+    yield f"|{'---|' * (1 + len(groups) + len(recordings))}"
+    for run in runs:
+        by_letters = [metrics.mean_average_precision(_match(trials, [run], group)) for group in groups.values()]
+        by_recording = [metrics.mean_average_precision(_match(trials, [run], set(words), one)) for one in recordings]
+        yield f"| {run.contender} | {' | '.join(f'{figure:.3f}' for figure in (*by_letters, *by_recording))} |"
     yield ""
 
 
@@ -99,9 +116,13 @@ def _row(trials: Trials, run: Run, words: set[str]) -> list[str]:
     ]
 
 
-def _match(trials: Trials, runs: list[Run], words: set[str]) -> Matching:
+def _match(trials: Trials, runs: list[Run], words: set[str], recording: str | None = None) -> Matching:
     references: list[Reference] = [reference for reference in trials.references if reference.query in words]
-    return metrics.match(references, (d for run in runs for d in run.detections), trials.speech_seconds)
+    detections = (detection for run in runs for detection in run.detections)
+    if recording is not None:
+        references = [reference for reference in references if reference.recording == recording]
+        detections = (detection for detection in detections if detection.recording == recording)
+    return metrics.match(references, detections, trials.speech_seconds)
 
 
 def _origin(run: Run) -> str:

@@ -12,19 +12,20 @@ from pathlib import Path
 
 import earshot
 from benchmarks.contract import DETECTIONS_PER_QUERY, Query, Setup, Source
+from earshot import encoders
 from earshot.metrics import Detection
 
 
 class Earshot:
     kinds = ("typed", "spoken")
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, encoder: str) -> None:
+        self.folder, self.encoder = folder, encoder
 
     def prepare(self, recordings: Sequence[Source]) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.names = {str(recording.path.resolve()): recording.name for recording in recordings}
-        self.library = earshot.open(str(self.folder))
+        self.library = earshot.open(str(self.folder), encoder=encoders.load(self.encoder))
         self.library.index([recording.path for recording in recordings])
 
     def search(self, queries: Sequence[Query]) -> list[Detection]:
@@ -45,4 +46,4 @@ class Earshot:
 
 
 def build(setup: Setup) -> Earshot:
-    return Earshot(setup.work / "earshot-library")
+    return Earshot(setup.work / "earshot-library", setup.encoder)

@@ -1,0 +1,31 @@
+#!/bin/sh
+# From raw speech to the word encoder that Earshot ships, and to its scores.
+#
+#     recipes/word.sh SPEECH WORK [recipes/word.toml | recipes/word-small.toml] [OUT]
+#
+# SPEECH holds one folder a corpus (benchmarks/README.md says in which layout); WORK takes prepared speech, synthetic
+# speech and checkpoints; OUT takes the weights (WORK/weights unless told; src/earshot/encoders/weights to ship them).
+# Every step goes on where a stopped run left off. Needs: pip install -e '.[train,bench]', and the Debian packages that
+# recipes/synthesise.py names. The full recipe takes two processor cores about two hours, the small one a quarter of one.
+set -eu
+speech=$1 work=$2 recipe=${3:-recipes/word.toml} out=${4:-$2/weights}
+name=$(basename "$recipe" .toml)
+hours=$(sed -n 's/^# synthetic hours: //p' "$recipe")
+corpora=$(sed -n '/^\[corpora\]/,$ s/^\([a-z0-9-]*\) = .*/\1/p' "$recipe")
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+
+for corpus in $corpora; do
+    case $corpus in
+    synth)
+        python recipes/synthesise.py "$work/synth" --hours "$hours"
+        python -m earshot.train.corpus "$work/synth" "$work/corpora/synth" ;;
+    *) python -m earshot.train.corpus "$speech/$corpus" "$work/corpora/$corpus" ;;
+    esac
+done
+torchrun --nproc-per-node 2 -m earshot.train.word "$recipe" --corpora "$work/corpora" --out "$work/runs/$name"
+python -m earshot.train.export "$work/runs/$name/last.pt" --priors "$work/corpora/priors.npz" \
+    --card recipes/word-card.toml --out "$out"
+python -m earshot.train.calibrate "$recipe" --corpora "$work/corpora" --weights "$out"
+python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --encoder "$out" --results "$work/results" \
+    --contender earshot --contender word_encoder --contender downsampled_mfcc
+python -m benchmarks.score --results "$work/results"
