@@ -85,8 +85,10 @@ def table(title: str, trials: Trials, runs: list[Run], words: set[str]) -> Itera
 def breakdown(kind: str, trials: Trials, runs: list[Run]) -> Iterator[str]:
     """Markdown tables of mean average precision by the number of letters of a word, and by recording."""
     words = trials.words[kind]
-    groups = {name: {w for w in words if low <= len(w) <= high} for name, (low, high) in LETTERS.items()}
-    recordings = sorted({reference.recording for reference in trials.references})
+    said = [reference for reference in trials.references if reference.query in words]
+    groups = {name: {r.query for r in said if low <= len(r.query) <= high} for name, (low, high) in LETTERS.items()}
+    groups = {name: group for name, group in groups.items() if group}
+    recordings = sorted({reference.recording for reference in said})
     yield f"## Where {kind} words are found: mean average precision by letters and by recording\n"
     yield f"| contender | {' | '.join(groups)} | {' | '.join(recordings)} |"
     yield f"|{'---|' * (1 + len(groups) + len(recordings))}"

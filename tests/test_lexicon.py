@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from earshot import encoders
-from earshot.encoders.lexicon import PAD, UNKNOWN, Lexicon, load, phone_costs
+from earshot.encoders.lexicon import PAD, Lexicon, load, phone_costs
 from earshot.encoders.word import WordEncoder, phone_ids
 from earshot.pronounce import pronounce
 from earshot.types import EncoderError
@@ -30,17 +30,24 @@ def lexicon() -> Lexicon:
 
 def test_rivals_are_words_around_and_alike_weighed_by_how_common_they_are(lexicon: Lexicon) -> None:
     """1 2 3 lies within 0 1 2 3 at no cost, differs little from 1 2 4, and much from 5 6 7, however common."""
-    assert lexicon.rivals([1, 2, 3], 5).tolist()[:3] == [0, 2, 4]
-    assert lexicon.rivals([1, 2, 3], 2).tolist() == [0, 2]
+    assert lexicon.rivals([1, 2, 3], (), 5).tolist()[:3] == [0, 2, 4]
+    assert lexicon.rivals([1, 2, 3], (), 2).tolist() == [0, 2]
 
 
-def test_a_word_is_no_rival_of_itself(lexicon: Lexicon) -> None:
-    assert 1 not in lexicon.rivals([1, 2, 3], 4)
+def test_no_pronunciation_of_a_word_is_its_rival(lexicon: Lexicon) -> None:
+    assert sorted(lexicon.rivals([1, 2, 3], (), 9).tolist()) == [0, 2, 3, 4]
+    assert sorted(lexicon.rivals([1, 2, 3], [[1, 2, 4], [1, 2, 3]], 9).tolist()) == [0, 3, 4]
+
+
+def test_what_is_longer_than_every_word_is_not_in_the_lexicon(lexicon: Lexicon) -> None:
+    long = [1, 2, 3, 4] * 10
+    assert lexicon.prior(long) == lexicon.unknown == -9
+    assert len(lexicon.rivals(long, (), 3)) == 3
 
 
 def test_prior_is_that_of_the_same_phones(lexicon: Lexicon) -> None:
     assert lexicon.prior([5, 6, 7]) == -2
-    assert lexicon.prior([5, 6]) == UNKNOWN
+    assert lexicon.prior([5, 6]) == lexicon.unknown
 
 
 def test_nearest_weighs_cosine_and_prior(lexicon: Lexicon) -> None:
@@ -60,11 +67,11 @@ def test_the_shipped_lexicon_knows_words_and_their_neighbours() -> None:
     assert isinstance(encoder, WordEncoder)
     sight, beside, website = (phone_ids(pronounce(word)[0]) for word in ("sight", "beside", "website"))
     lexicon = encoder.lexicon
-    rivals = [lexicon.ids(row) for row in lexicon.rivals(sight, 24)]
+    rivals = [lexicon.ids(row) for row in lexicon.rivals(sight, (), 24)]
     assert website in rivals
     assert sight not in rivals
     assert lexicon.prior(sight) > lexicon.prior(phone_ids(pronounce("zymurgy")[0]))
-    assert lexicon.prior([*beside, *beside, *beside]) == UNKNOWN
+    assert lexicon.prior([*beside, *beside, *beside]) == lexicon.unknown
     vector = encoder.embed_ids([beside])[0]
     assert lexicon.ids(lexicon.nearest(vector, 25, 0.0, 1)[0]) == beside
 

@@ -111,21 +111,21 @@ def test_alignment_by_trying_every_path(seed: int) -> None:
 
 
 def test_overlapping_cosines_by_a_plain_loop() -> None:
-    """Every span of a fitting length inside the window that shares half of the shorter with the window's own."""
+    """Every span of a fitting length inside the window that holds half of the window's own."""
     rng = np.random.default_rng(2)
     projected = rng.standard_normal((3, 14, 4)).astype(np.float32)
     vectors = rng.standard_normal((2, 4)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     n_frames, first, last = np.array([14, 14, 9]), np.array([4, 0, 5]), np.array([9, 3, 9])
-    expected, grid = np.array([4.0, 9.0], np.float32), (3, 5, 12)
-    found = scores.overlapping_cosines(projected, n_frames, (first, last), vectors, expected, grid)
+    both = {3: np.array([0]), 5: np.array([0, 1]), 12: np.array([1]), 99: np.array([1])}
+    found = scores.overlapping_cosines(projected, n_frames, (first, last), vectors, both)
     for k in range(3):
         for r, lengths in enumerate(((3, 5), (5, 12))):
             cosines = [-1.0]
             for length in lengths:
                 for begin in range(n_frames[k] - length + 1):
                     shared = min(begin + length, last[k]) - max(begin, first[k])
-                    if shared >= 0.5 * min(length, last[k] - first[k]):
+                    if shared >= 0.5 * (last[k] - first[k]):
                         span = projected[k, begin : begin + length].sum(axis=0)
                         cosines.append(vectors[r] @ span / np.linalg.norm(span))
             assert abs(found[k, r] - max(cosines)) < 1e-5

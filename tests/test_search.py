@@ -54,9 +54,9 @@ def encoder() -> PlainEncoder:
         phone_bias=np.zeros(HALVES * N_CLASSES, np.float32),
         border_weights=np.zeros((HALVES, N_CLASSES), np.float32), border_bias=np.zeros(HALVES, np.float32),
         phone_seconds=np.full(len(PHONES), FRAMES_PER_PHONE * FRAME_SECONDS, np.float32),
-        typed_calibration=np.array([4, 2, 0, 0, 0, 0, 0, 0, 0, -5], np.float32),
-        spoken_calibration=np.array([4, 2, 0, 0, 0, 0, 0, 0, 0, -5], np.float32),
-        heard_calibration=np.array([30, 0, 0, 20], np.float32),
+        typed_calibration=np.array([4, 2, 0, 0, 0, 0.1, 0, 0, 0, -5], np.float32),
+        spoken_calibration=np.array([4, 2, 0, 0, 0, 0.1, 0, 0, 0, -5], np.float32),
+        heard_calibration=np.array([30, 0, 0, 0, 20], np.float32),
     )  # fmt: skip
 
 
@@ -145,6 +145,29 @@ def test_a_changed_library_is_noticed(searcher: Searcher) -> None:
     assert "/c/new.wav" in {hit.recording.path for hit in searcher.find("telescope", top=3)}
     searcher.store.remove(["/c/new.wav"])
     assert "/c/new.wav" not in {hit.recording.path for hit in searcher.find("telescope", top=None)}
+
+
+@pytest.mark.parametrize("text", ["telescope", "the international monetary fund of the council", "123456", "a"])
+def test_stretches_shorter_than_what_is_sought_are_no_trouble(tmp_path: Path, encoder: PlainEncoder, text: str) -> None:
+    identity = EncoderIdentity(encoder.name, encoder.digest, encoder.stored_dim, FRAME_SECONDS)
+    with Store.create_or_open(tmp_path / "short", identity) as store:
+        stretch = encoder._stored(said("the"))
+        store.add("/short.wav", Fingerprint(1, 1), 1.0, 0.2, [Stretch(0.0, stretch), Stretch(0.5, stretch[:2])])
+        for hit in Searcher(store, encoder).find(text, top=None):
+            assert 0 <= hit.start < hit.end <= 1
+
+
+def test_a_long_phrase_is_found_whole(searcher: Searcher) -> None:
+    hit = searcher.find("a function points uphill while water runs down")[0]
+    assert hit.start == pytest.approx(10 + when(TALK, "function")[0], abs=0.7)
+    assert hit.end == pytest.approx(10 + when(TALK, "down")[1], abs=0.6)
+    assert hit.probability > 0.5
+
+
+def test_an_example_that_is_no_word_of_the_lexicon_is_its_own_word(encoder: PlainEncoder) -> None:
+    sound = example_queries("clip", encoder.trim(said("zigzag")), encoder)[0]
+    assert sound.words.log_for[-1] == sound.words.log_for.max() > -0.5
+    np.testing.assert_allclose(sound.words.vectors[-1], sound.vector)
 
 
 def test_an_empty_library_has_no_hits(tmp_path: Path, encoder: PlainEncoder) -> None:

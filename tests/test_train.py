@@ -178,14 +178,14 @@ def test_padding_never_reaches_a_real_frame() -> None:
 
 
 def test_rows_of_like_length_run_apart_as_they_run_together() -> None:
-    from earshot.train.model import _in_groups
+    from earshot.train.model import in_groups
 
     torch.manual_seed(0)
     model = WordModel(SMALL).eval()
     lengths = torch.tensor([40, 97, 13, 60, 97])
     mel = torch.randn(5, 97, N_MELS)
     together = model.audio(mel, lengths)
-    apart = _in_groups(model.audio, mel, lengths, 2, together.shape[1])
+    apart = in_groups(model.audio, mel, lengths, 2, together.shape[1])
     for row, n in enumerate(lengths):
         torch.testing.assert_close(apart[row, : frame_count(int(n))], together[row, : frame_count(int(n))])
 

@@ -7,7 +7,9 @@ Knows nothing of libraries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +21,14 @@ from earshot.encoders.lexicon import SCALE
 from earshot.encoders.word import WordEncoder, phone_ids
 from earshot.features import Floats, log_mel
 from earshot.pronounce import pronounce
-from earshot.scores import LONGER, SHORTER
 from earshot.types import AudioError, Clip, QueryError, Seconds
 
 SHORTEST_EXAMPLE: Seconds = 0.15
 LONGEST_EXAMPLE: Seconds = 10.0
 CONTEXT: Seconds = 1.0
 """Speech around a clip cut from a longer recording, encoded with it: words run into each other."""
+SPOKEN_WAYS, VARIANTS = 3, 12
+"""Pronunciations of a text that are sought, and that are known not to be other words."""
 RIVALS = 24
 """Other words that are tried where a query seems to be said."""
 HYPOTHESES = 60
@@ -38,20 +41,22 @@ EARN = 2.5
 WORST = -4.0
 NEVER = -20.0
 """Logarithm that stands for that of zero."""
+SHORTER, LONGER = 0.55, 1.8
+"""A word may be this much shorter or longer than its phones usually take."""
 _EXAMPLE_SHORTER, _EXAMPLE_LONGER = 0.6, 1.6
 """A match of an example may be this much shorter or longer than it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Words that may be said where a query seems to be, itself among them.
+    """Words that may be said where a query seems to be, itself the last of them.
 
-    vectors (r, dim); expected (r,): frames that they usually take; log_prior (r,); log_for and log_against (r,): log
-    probability that a word is what is sought, and that it is not.
+    vectors (r, dim); lengths: for each length of GRID the words that may take so many frames; log_prior (r,); log_for
+    and log_against (r,): log probability that a word is what is sought, and that it is not.
     """
 
     vectors: Floats
-    expected: Floats
+    lengths: dict[int, NDArray[np.int64]]
     log_prior: Floats
     log_for: Floats
     log_against: Floats
@@ -78,34 +83,45 @@ class Query:
 
 def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
     """The pronunciations of a written word or phrase as queries. QueryError where it has none."""
-    return [phone_query(text, phone_ids(phones), encoder) for phones in pronounce(text, most=3)]
+    ways = [phone_ids(phones) for phones in pronounce(text, most=VARIANTS)]
+    return [phone_query(text, ids, encoder, same=ways) for ids in ways[:SPOKEN_WAYS]]
 
 
-def phone_query(label: str, ids: list[int], encoder: WordEncoder, chance: float = 1.0) -> Query:
-    """The query that a sequence of phones is."""
+def phone_query(
+    label: str, ids: list[int], encoder: WordEncoder, *, same: Sequence[list[int]] = (), chance: float = 1.0
+) -> Query:
+    """The query that a sequence of phones is; `same`: other pronunciations of what is sought."""
     lexicon = encoder.lexicon
     vector = encoder.embed_ids([ids])[0]
-    rows = lexicon.rivals(ids, RIVALS)
-    words = _words(rows, np.zeros(len(rows), np.float32), encoder)
-    takes = _expected(ids, encoder)
-    words = Words(
-        np.concatenate([words.vectors, vector[None]]),
-        np.append(words.expected, np.float32(takes)),
-        np.append(words.log_prior, np.float32(lexicon.prior(ids))),
-        np.append(words.log_for, np.float32(0)),
-        np.append(words.log_against, np.float32(NEVER)),
-    )
-    states = np.eye(N_CLASSES, dtype=np.float32)[ids]
-    return Query(label, vector, states, takes, _lengths(takes, SHORTER, LONGER), words, chance=chance)
+    rows = lexicon.rivals(ids, same, RIVALS)
+    expected = _expected(ids, encoder)
+    lengths = grid_lengths(expected, SHORTER, LONGER)
+    words = _words(rows, np.zeros(len(rows), np.float32), encoder, Own(vector, lengths, lexicon.prior(ids), 1.0))
+    return Query(label, vector, np.eye(N_CLASSES, dtype=np.float32)[ids], expected, lengths, words, chance=chance)
 
 
-def _words(rows: NDArray[np.int64], chances: Floats, encoder: WordEncoder) -> Words:
-    """Words of the lexicon, each with the probability that it is what is sought."""
+class Own(NamedTuple):
+    """A query among other words: vector (dim,), lengths that it may have, log prior, chance that it is meant."""
+
+    vector: Floats
+    lengths: tuple[int, ...]
+    log_prior: float
+    chance: float
+
+
+def _words(rows: NDArray[np.int64], chances: Floats, encoder: WordEncoder, own: Own) -> Words:
+    """Words of the lexicon, each with the probability that it is what is sought, and the query itself."""
     lexicon = encoder.lexicon
-    expected = np.array([_expected(lexicon.ids(row), encoder) for row in rows], np.float32)
+    vectors = np.concatenate([np.divide(lexicon.vectors[rows], SCALE, dtype=np.float32), own.vector[None]])
+    takes = [grid_lengths(_expected(lexicon.ids(row), encoder), SHORTER, LONGER) for row in rows]
+    takes.append(own.lengths)
+    alike = {length: np.array([k for k, some in enumerate(takes) if length in some], np.int64) for length in GRID}
+    log_prior = np.append(lexicon.log_prior[rows], np.float32(own.log_prior))
+    chances = np.append(chances, np.float32(own.chance))
     log_for, log_against = (np.log(np.maximum(p, np.exp(NEVER))).astype(np.float32) for p in (chances, 1 - chances))
-    vectors = np.divide(lexicon.vectors[rows], SCALE, dtype=np.float32)
-    return Words(vectors, expected, lexicon.log_prior[rows], log_for, log_against)
+    return Words(
+        vectors, {length: some for length, some in alike.items() if len(some)}, log_prior, log_for, log_against
+    )
 
 
 def _expected(ids: list[int], encoder: WordEncoder) -> float:
@@ -125,17 +141,23 @@ def example_queries(label: str, frames: NDArray[np.int8], encoder: WordEncoder) 
     """The queries that the frames (n, frame_dim) of a spoken word are: its sound, then words that it may be."""
     rows, features = hypotheses(frames, encoder)
     evidence = np.append(features @ encoder.heard_calibration[:-1], encoder.heard_calibration[-1])
-    chances = np.exp(evidence - np.logaddexp.reduce(evidence))[:-1].astype(np.float32)
+    chances = np.exp(evidence - np.logaddexp.reduce(evidence)).astype(np.float32)
+    vector = encoder.pool(frames)
+    lengths = grid_lengths(len(frames), _EXAMPLE_SHORTER, _EXAMPLE_LONGER)
+    own = Own(vector, lengths, encoder.lexicon.unknown, float(chances[-1]))
     states = np.exp(encoder.phone_log_probabilities(frames))
-    lengths = _lengths(len(frames), _EXAMPLE_SHORTER, _EXAMPLE_LONGER)
-    words = _words(rows, chances, encoder)
-    sound = Query(label, encoder.pool(frames), states, float(len(frames)), lengths, words, spoken=True)
-    best = [k for k in np.argsort(-chances)[:HEARD] if chances[k] >= UNLIKELY]
-    return [sound, *(phone_query(label, encoder.lexicon.ids(rows[k]), encoder, float(chances[k])) for k in best)]
+    words = _words(rows, chances[:-1], encoder, own)
+    sound = Query(label, vector, states, float(len(frames)), lengths, words, spoken=True)
+    best = [k for k in np.argsort(-chances[:-1])[:HEARD] if chances[k] >= UNLIKELY]
+    ids = encoder.lexicon.ids
+    return [sound, *(phone_query(label, ids(rows[k]), encoder, chance=float(chances[k])) for k in best)]
 
 
 def hypotheses(frames: NDArray[np.int8], encoder: WordEncoder) -> tuple[NDArray[np.int64], Floats]:
-    """Rows of the lexicon that a spoken word may be, and what speaks for each (n, 3): cosine, alignment, log prior."""
+    """Rows of the lexicon that a spoken word may be, and features of each (n, 4).
+
+    They are cosine, alignment, log prior, and by how much it usually takes longer or shorter.
+    """
     lexicon = encoder.lexicon
     vector = encoder.pool(frames)
     rows = lexicon.nearest(vector, COSINE_WEIGHT, PRIOR_WEIGHT, HYPOTHESES)
@@ -146,7 +168,9 @@ def hypotheses(frames: NDArray[np.int8], encoder: WordEncoder) -> tuple[NDArray[
         local = log_phones[:, lexicon.phones[rows[same], :length]].transpose(1, 0, 2)
         fit[same] = scores.align(bounded(local)).total
     cosines = lexicon.vectors[rows] @ vector / SCALE
-    return rows, np.stack([cosines, fit / 10, lexicon.log_prior[rows]], axis=1).astype(np.float32)
+    usual = np.array([_expected(lexicon.ids(row), encoder) for row in rows])
+    tempo = np.abs(np.log(len(frames) / usual))
+    return rows, np.stack([cosines, fit / 10, lexicon.log_prior[rows], tempo], axis=1).astype(np.float32)
 
 
 def bounded(log_probabilities: Floats) -> Floats:
@@ -171,7 +195,7 @@ def example_frames(clip: Clip, encoder: WordEncoder) -> NDArray[np.int8]:
     return frames
 
 
-def _lengths(expected: float, shorter: float, longer: float) -> tuple[int, ...]:
+def grid_lengths(expected: float, shorter: float, longer: float) -> tuple[int, ...]:
     """The lengths of the grid between, or the nearest one."""
     within = tuple(length for length in GRID if shorter * expected <= length <= longer * expected)
     return within or (min(GRID, key=lambda length: abs(length - expected)),)

@@ -16,8 +16,6 @@ Ints = NDArray[np.int64]
 
 _ROWS = 2_048
 """Frames that are turned into floats at a time: they fit the cache of a core, and BLAS starts no threads for them."""
-SHORTER, LONGER = 0.55, 1.8
-"""A word may be this much shorter or longer than its phones usually take."""
 _BLOCK = 8
 """At most one candidate starts in so many frames."""
 
@@ -151,33 +149,31 @@ def state_means(local: Floats, states: Ints, skipped: float) -> Floats:
 
 
 def overlapping_cosines(
-    projected: Floats, n_frames: Ints, spans: tuple[Ints, Ints], vectors: Floats, expected: Floats, grid: Sequence[int]
+    projected: Floats, n_frames: Ints, spans: tuple[Ints, Ints], vectors: Floats, lengths: Mapping[int, Ints]
 ) -> Floats:
-    """(k, r): best cosine of each vector with any span of each window that overlaps the window's own span by half.
+    """(k, r): best cosine of each vector with any span that holds at least half of each window's own span.
 
     projected (k, w, d): frames of windows, of which the first n_frames (k,) count; spans: first frame and last + 1 of
-    each; vectors (r, d) and the frames (r,) they usually take: spans have lengths of `grid` near these. Overlap is
-    measured against the shorter span; -1 where there is none.
+    each; vectors (r, d); lengths: for each length of a span the vectors that are tried on it. -1 where no span fits.
     """
     k, w, d = projected.shape
     sums = np.concatenate([np.zeros((k, 1, d), np.float32), projected.cumsum(axis=1)], axis=1)
     best = np.full((k, len(vectors)), -1.0, np.float32)
     first, last = (edge[:, None] for edge in spans)
-    for length in grid:
-        alike = np.flatnonzero((SHORTER * expected <= length) & (length <= LONGER * expected))
-        if len(alike) == 0 or length > w:
+    for length, alike in lengths.items():
+        if length > w:
             continue
         span = sums[:, length:] - sums[:, :-length]
         cosine = span @ vectors[alike].T / np.maximum(np.linalg.norm(span, axis=2, keepdims=True), 1e-9)
         begin = np.arange(span.shape[1])
         overlap = np.minimum(begin + length, last) - np.maximum(begin, first)
-        fits = (overlap >= 0.5 * np.minimum(length, last - first)) & (begin + length <= n_frames[:, None])
+        fits = (overlap >= 0.5 * (last - first)) & (begin + length <= n_frames[:, None])
         cosine[~fits] = -1
         best[:, alike] = np.maximum(best[:, alike], cosine.max(axis=1))
     return best
 
 
-def suppress(starts: Floats, ends: Floats, groups: Ints, ranking: Floats) -> Ints:
+def suppress(starts: Ints | Floats, ends: Ints | Floats, groups: Ints, ranking: Floats) -> Ints:
     """Indices of spans to keep, best first: a span gives way to a better one of its group that it overlaps by half.
 
     Overlap is measured against the shorter of the two.

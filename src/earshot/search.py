@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot import scores
-from earshot.encoders.clock import FRAME_SECONDS, GRID, HALF_SECONDS, HALVES, half_centres
+from earshot.encoders.clock import FRAME_SECONDS, HALF_SECONDS, HALVES, N_CLASSES, half_centres
 from earshot.encoders.word import WordEncoder
 from earshot.features import Floats
 from earshot.frames import FrameTable
@@ -30,6 +30,8 @@ MARGIN = 8
 """Frames on each side of a candidate in which its borders are sought: 0.3 s."""
 EDGE: Seconds = float(half_centres(1)[0]) - HALF_SECONDS / 2
 """Where the first half frame of a stretch begins, from the start of the stretch."""
+OUTSIDE = -1e4
+"""What a half frame beyond the end of a stretch costs."""
 FAR = 20.0
 """Bound of what rivals can say for or against a place."""
 CHUNK_BYTES = 2 << 30
@@ -131,13 +133,13 @@ class Searcher:
         )
         chance = np.concatenate([probability(c, way, self.encoder) for c, way in zip(found, ways, strict=True)])
         stretch = haystack.stretch_of(starts // HALVES)
-        kept = scores.suppress(starts.astype(np.float32), ends.astype(np.float32), stretch, chance)
+        kept = scores.suppress(starts, ends, stretch, chance)
         hits = []
         for k in kept:
             recording = recordings.get(int(table.stretch_recording[stretch[k]]))
             if recording is None:
                 continue
-            offset = float(table.stretch_start[stretch[k]]) - table.stretch_offsets[stretch[k]] * FRAME_SECONDS
+            offset = float(table.stretch_start[stretch[k]] - table.stretch_offsets[stretch[k]] * FRAME_SECONDS)
             start, end = (max(0.0, offset + EDGE + float(half) * HALF_SECONDS) for half in (starts[k], ends[k]))
             hit = Hit(recording, start, min(end, recording.seconds), float(cosines[k]), float(chance[k]), ways[0].label)
             hits.append(hit)
@@ -149,20 +151,21 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     table = haystack.table
     norms = {length: haystack.inverse_norms[length] for length in query.lengths}
     starts, lengths = scores.candidates(similarity, norms, CANDIDATES)
-    width = int(max(query.lengths)) + 2 * MARGIN
+    reach = MARGIN + max(0, round(query.expected * 1.3) - max(query.lengths))
+    width = max(query.lengths) + 2 * reach
     stretch = haystack.stretch_of(starts)
     lowest, highest = table.stretch_offsets[stretch], table.stretch_offsets[stretch + 1]
-    begin = np.maximum(starts - MARGIN, lowest)
+    begin = np.maximum(starts - reach, lowest)
     columns = begin[:, None] + np.arange(width)
-    outside = columns >= np.minimum(starts + lengths + MARGIN, highest)[:, None]
+    outside = columns >= np.minimum(starts + lengths + reach, highest)[:, None]
     windows = table.vectors[np.minimum(columns, len(table.vectors) - 1), : encoder.frame_dim]
     windows[outside] = 0
     flat = windows.reshape(-1, windows.shape[2])
-    log_phones = encoder.phone_log_probabilities(flat).reshape(len(starts), HALVES * width, -1)
+    log_phones = encoder.phone_log_probabilities(flat).reshape(len(starts), HALVES * width, N_CLASSES)
     local = _local_scores(log_phones, query)
-    local[np.repeat(outside, HALVES, axis=1)] = -1e4
+    local[np.repeat(outside, HALVES, axis=1)] = OUTSIDE
     aligned = scores.align(local)
-    borders = encoder.border_log_odds(flat).reshape(len(starts), -1)
+    borders = encoder.border_log_odds(flat).reshape(len(starts), HALVES * width)
     first = aligned.start // HALVES
     own = first, np.maximum(aligned.end // HALVES, first + 1)
     projected = windows.astype(np.float32) @ encoder.projection.T
@@ -178,8 +181,10 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     ]
     size = np.log(len(query.states) / (20 if query.spoken else 6))
     features += [features[0] * size, features[2] * size, np.full(len(starts), size)]
-    edge = HALVES * begin
-    return Candidates(edge + aligned.start, edge + aligned.end, cosine, np.stack(features, axis=1).astype(np.float32))
+    edge, inside = HALVES * begin, aligned.total > OUTSIDE / 2
+    measured = np.stack(features, axis=1).astype(np.float32)
+    starts, ends = (edge + aligned.start)[inside], (edge + aligned.end)[inside]
+    return Candidates(starts, ends, cosine[inside], measured[inside])
 
 
 def probability(found: Candidates, query: Query, encoder: WordEncoder) -> Floats:
@@ -191,7 +196,7 @@ def probability(found: Candidates, query: Query, encoder: WordEncoder) -> Floats
 def _margin(projected: Floats, n_frames: NDArray[np.int64], spans: Spans, query: Query) -> Floats:
     """(k,): the log odds that a place holds what is sought, by the words that it may hold."""
     words = query.words
-    cosines = scores.overlapping_cosines(projected, n_frames, spans, words.vectors, words.expected, GRID)
+    cosines = scores.overlapping_cosines(projected, n_frames, spans, words.vectors, words.lengths)
     evidence = COSINE_WEIGHT * cosines + PRIOR_WEIGHT * words.log_prior
     wanted, other = (np.logaddexp.reduce(evidence + log, axis=1) for log in (words.log_for, words.log_against))
     margin: Floats = np.clip(wanted - other, -FAR, FAR).astype(np.float32)

@@ -7,6 +7,8 @@ Knows nothing of audio, libraries or search.
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +25,6 @@ PAD = 255
 """Ends a row of phone ids."""
 SCALE = 127
 """A stored value v of a vector stands for v / SCALE."""
-UNKNOWN = -16.0
-"""Log prior of what is not in the lexicon: about that of its rarest words."""
 GAP = 0.8
 """What a phone too many or too few costs, where a phone in place of another costs one minus the cosine of both."""
 MISMATCH = 7.0
@@ -59,27 +59,37 @@ class Lexicon:
         """The phone ids of a row."""
         return [int(phone) for phone in self.phones[row, : self.lengths[row]]]
 
-    def prior(self, ids: list[int]) -> float:
-        """The log prior of a pronunciation, UNKNOWN where it is no word's."""
-        rows = np.flatnonzero(self.lengths == len(ids))
-        same = rows[(self.phones[rows, : len(ids)] == ids).all(axis=1)]
-        return float(self.log_prior[same[0]]) if len(same) else UNKNOWN
+    @cached_property
+    def unknown(self) -> float:
+        """Log prior of what is not in the lexicon: that of its rarest word."""
+        return float(self.log_prior.min())
 
-    def rivals(self, ids: list[int], most: int) -> Ints:
-        """Rows of the words likeliest to be what was said where these phones seem to be heard: alike or around them."""
+    def prior(self, ids: Sequence[int]) -> float:
+        """The log prior of a pronunciation, `unknown` where it is no word's."""
+        rows = self._rows(ids)
+        return float(self.log_prior[rows[0]]) if len(rows) else self.unknown
+
+    def rivals(self, ids: Sequence[int], same: Iterable[Sequence[int]], most: int) -> Ints:
+        """Rows of the words likeliest to be what was said where these phones seem to be heard: alike or around them.
+
+        `same`: other pronunciations of what is sought, which are no rivals of it.
+        """
         likely = self.log_prior - MISMATCH * self._cost_within(ids)
-        rows = np.flatnonzero(self.lengths == len(ids))
-        likely[rows[(self.phones[rows, : len(ids)] == ids).all(axis=1)]] = -np.inf
-        chosen = np.argpartition(-likely, min(most, len(likely) - 1))[:most]
-        return chosen[np.argsort(-likely[chosen], kind="stable")]
+        for pronunciation in (ids, *same):
+            likely[self._rows(pronunciation)] = -np.inf
+        return _greatest(likely, most)
 
     def nearest(self, vector: Floats, scale: float, prior: float, most: int) -> Ints:
         """Rows whose `scale` * cosine with the vector + `prior` * log prior are greatest, best first."""
-        likely = self.vectors @ (scale / SCALE * vector) + prior * self.log_prior
-        chosen = np.argpartition(-likely, min(most, len(likely) - 1))[:most]
-        return chosen[np.argsort(-likely[chosen], kind="stable")]
+        return _greatest(self.vectors @ (scale / SCALE * vector) + prior * self.log_prior, most)
 
-    def _cost_within(self, ids: list[int]) -> Floats:
+    def _rows(self, ids: Sequence[int]) -> Ints:
+        """The row of a pronunciation, if there is one."""
+        rows = np.flatnonzero(self.lengths == len(ids))
+        found: Ints = rows[(self.phones[rows, : len(ids)] == ids).all(axis=1)] if len(rows) else rows
+        return found
+
+    def _cost_within(self, ids: Sequence[int]) -> Floats:
         """(n,): edit distance of the phones from the part of each word, or the whole, that is nearest to them."""
         n = len(ids)
         table = np.repeat(np.arange(n + 1, dtype=np.float32)[:, None] * GAP, len(self.phones), axis=1)
@@ -96,6 +106,14 @@ class Lexicon:
         return found
 
 
+def _greatest(values: Floats, most: int) -> Ints:
+    """Where the `most` greatest finite values are, greatest first."""
+    chosen = np.argpartition(-values, min(most, len(values) - 1))[:most]
+    chosen = chosen[np.isfinite(values[chosen])]
+    found: Ints = chosen[np.argsort(-values[chosen], kind="stable")]
+    return found
+
+
 def phone_costs(phone_weights: Floats, n_phones: int) -> Floats:
     """(n_phones, n_phones): one minus the cosine of two phones' centred weights (classes, dim) in a classifier."""
     weights = phone_weights[:n_phones] - phone_weights[:n_phones].mean(axis=0)
@@ -110,5 +128,5 @@ def load(path: Path, costs: Floats) -> Lexicon:
         with np.load(path) as arrays:
             log_prior = arrays["log_prior"].astype(np.float32)
             return Lexicon(arrays["phones"], log_prior, arrays["vectors"], costs)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise EncoderError(f"{path}: not the lexicon of a word encoder ({error}); install Earshot again") from error

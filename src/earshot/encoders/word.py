@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 Frames = NDArray[np.int8]
+LEXICON = "-lexicon.npz"
+"""Ends the name of the file with the lexicon, which no stored frame depends on."""
 SCALE = 127
 """A stored frame value v stands for v / SCALE, in (-1, 1)."""
 _STEPS, _LOWEST = 32, -5
@@ -152,7 +155,7 @@ class WordEncoder(_Towers):
     def lexicon(self) -> Lexicon:
         """The words that speech is likely to hold; read when first needed."""
         halves = self.phone_weights.reshape(HALVES, N_CLASSES, -1)
-        return load_lexicon(self.folder / f"{self.name}-lexicon.npz", phone_costs(halves.mean(axis=0), len(PHONES)))
+        return load_lexicon(self.folder / f"{self.name}{LEXICON}", phone_costs(halves.mean(axis=0), len(PHONES)))
 
     def embed_speech(self, clips: Sequence[Floats]) -> Floats:
         """Embeddings (n, dim) of clips, each float32 samples at 16 kHz; silence around the speech is left out."""
@@ -215,7 +218,8 @@ def load_folder(folder: Path, name: str = "word") -> WordEncoder | IsolatedEncod
     card = read_card(folder / f"{name}.toml")
     for file, digest in card["files"].items():
         check(folder / file, digest)
-    digest = hashlib.sha256("".join(sorted(card["files"].values())).encode()).hexdigest()[:16]
+    vectors = (digest for file, digest in card["files"].items() if not file.endswith(LEXICON))
+    digest = hashlib.sha256("".join(sorted(vectors)).encode()).hexdigest()[:16]
     if card.get("kind") == "isolated":
         return IsolatedEncoder(name, digest, folder, int(card["n_mels"]))
     return _load_spans(card, digest, folder, name)
@@ -235,7 +239,7 @@ def _load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> W
         arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
         for kind in ("typed", "spoken", "heard"):
             arrays[f"{kind}_calibration"] = np.array(card["calibration"][kind], np.float32)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise EncoderError(f"{folder / f'{name}.npz'}: not the weights of a word encoder ({error})") from error
     return WordEncoder(name, digest, folder, **arrays)
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot import scores
-from earshot.encoders.clock import HALF_SECONDS, HALVES
+from earshot.encoders.clock import HALF_SECONDS, HALVES, frame_range
 from earshot.encoders.word import WordEncoder, load_word, padded, phone_ids
 from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
@@ -44,13 +44,16 @@ class Held:
     utterances: tuple[Utterance, ...]
     corpora: dict[str, Corpus]
 
-    def cut(self, utterance: int, word: int, encoder: WordEncoder) -> NDArray[np.int8]:
-        """Frames of a word cut out and encoded alone, as a spoken example comes."""
+    def cut(self, utterance: int, first: int, last: int, encoder: WordEncoder, alone: bool) -> NDArray[np.int8]:
+        """Frames of words `first` to `last`, cut out and encoded alone, or within the utterance."""
         u = self.utterances[utterance]
-        first, last = (round(edge * SAMPLE_RATE) for edge in (u.words[word].start, u.words[word].end))
-        samples = self.corpora[u.corpus].read(u)[first:last]
-        frames: NDArray[np.int8] = encoder.trim(encoder.frames([log_mel(padded(samples))])[0])
-        return frames
+        start, end = u.words[first].start, u.words[last].end
+        if not alone:
+            stretch = slice(*self.haystack.table.stretch_offsets[utterance : utterance + 2])
+            frames = self.haystack.table.vectors[stretch]
+            return encoder.trim(frames[slice(*frame_range(start, end, len(frames)))])
+        samples = self.corpora[u.corpus].read(u)[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+        return encoder.trim(encoder.frames([log_mel(padded(samples))])[0])
 
 
 def encode(encoder: WordEncoder, folder: Path, names: Sequence[str], speakers: set[str]) -> Held:
@@ -81,34 +84,42 @@ def spoken_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) 
     """The same for the sound of spoken examples; candidates in the utterance that one is cut from are left out."""
     queries = []
     for word, k, j in _spoken_words(held, 2, rng):
-        queries.append((word, example_queries(word, held.cut(k, j, encoder), encoder)[:1], k))
+        frames = held.cut(k, j, j, encoder, bool(rng.random() < 0.5))
+        queries.append((word, example_queries(word, frames, encoder)[:1], k))
     return _examples(encoder, held, queries)
 
 
-def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
-    """Features (n, hypotheses, 3) of the words that examples may be, and which is right (n,), -1 where none is."""
+def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
+    """Features (n, hypotheses, f) of the words that examples may be, and which are right (n, hypotheses).
+
+    One example in five is two words, which are no word of the lexicon.
+    """
     found, right = [], []
-    lexicon = encoder.lexicon
     for word, k, j in _spoken_words(held, 1, rng):
-        rows, features = hypotheses(held.cut(k, j, encoder), encoder)
-        said = {tuple(phone_ids(phones)) for phones in pronounce_word(word)}
-        true = [n for n, row in enumerate(rows) if tuple(lexicon.ids(row)) in said]
+        two = bool(rng.random() < 0.2) and j + 1 < len(held.utterances[k].words)
+        rows, features = hypotheses(held.cut(k, j, j + two, encoder, bool(rng.random() < 0.5)), encoder)
+        said = set() if two else {tuple(phone_ids(phones)) for phones in pronounce_word(word)}
         found.append(features)
-        right.append(true[0] if true else -1)
+        right.append([tuple(encoder.lexicon.ids(row)) in said for row in rows])
     return np.stack(found), np.array(right)
 
 
-def fit_heard(features: Floats, right: NDArray[np.int64], steps: int = 4000, rate: float = 0.05) -> Floats:
-    """Weights of the evidence for each hypothesis and last the evidence for none: likelihood of a softmax, by Adam."""
+def fit_heard(features: Floats, right: NDArray[np.bool_], steps: int = 4000, rate: float = 0.05) -> Floats:
+    """Weights of the evidence for each hypothesis and last the evidence for none.
+
+    Adam on the likelihood of a softmax that one of the right hypotheses is chosen, or none where none is right.
+    """
     scale = features.std(axis=(0, 1))
     x = np.concatenate([features / scale, np.zeros_like(features[:, :, :1])], axis=2)
     x = np.concatenate([x, np.zeros_like(x[:, :1])], axis=1)
     x[:, -1, -1] = 1  # none of them
-    chosen = np.eye(x.shape[1])[right]  # -1 is the last
+    true = np.concatenate([right, ~right.any(axis=1, keepdims=True)], axis=1)
     weights, mean, square = np.zeros(x.shape[2]), np.zeros(x.shape[2]), np.zeros(x.shape[2])
     for step in range(1, steps + 1):
         evidence = x @ weights
         chance = np.exp(evidence - np.logaddexp.reduce(evidence, axis=1, keepdims=True))
+        chosen = np.where(true, chance, 0)
+        chosen /= chosen.sum(axis=1, keepdims=True) + 1e-12
         gradient = np.einsum("nh,nhf->f", chance - chosen, x) / len(x)
         mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient**2
         weights -= rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.99**step)) + 1e-9)
@@ -173,7 +184,9 @@ def write(card: Path, fitted: dict[str, Floats]) -> None:
     text = card.read_text()
     for name, weights in fitted.items():
         values = ", ".join(f"{w:.4f}" for w in weights)
-        text = re.sub(rf"(?m)^{name} = \[.*\]$", f"{name} = [{values}]", text)
+        text, found = re.subn(rf"(?m)^{name} = \[.*\]$", f"{name} = [{values}]", text)
+        if not found:
+            raise SystemExit(f"{card}: no line '{name} = [...]' under [calibration]; export the weights again")
     card.write_text(text)
 
 
@@ -190,9 +203,10 @@ def main() -> None:
     fitted = {}
     options, true = heard_examples(encoder, held, np.random.default_rng(0))
     fitted["heard"] = fit_heard(options, true)
-    evidence = options @ fitted["heard"][:-1]
-    first = np.mean((true >= 0) & (evidence.argmax(axis=1) == true))
-    print(f"heard: {len(true)} examples, right word first {first:.3f}, among all {np.mean(true >= 0):.3f}")
+    first = np.take_along_axis(true, (options @ fitted["heard"][:-1]).argmax(axis=1)[:, None], axis=1)
+    print(
+        f"heard: {len(true)} examples, a right word first {first.mean():.3f}, among all {true.any(axis=1).mean():.3f}"
+    )
     print(f"  weights {fitted['heard'].round(2)}")
     encoder = replace(encoder, heard_calibration=fitted["heard"])
     for name, examples in (("typed", typed_examples), ("spoken", spoken_examples)):

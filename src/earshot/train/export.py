@@ -19,10 +19,12 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from earshot.encoders.clock import BORDER
 from earshot.encoders.lexicon import PAD, SCALE
+from earshot.encoders.word import LEXICON, run_text
 from earshot.features import N_MELS
 from earshot.train.isolated import FinalStates, IsolatedModel, sinusoids
 from earshot.train.lexicon import word_priors
@@ -38,7 +40,7 @@ UNCALIBRATED = """\
 [calibration]
 typed = [12.0, 0.0, 1.0, -1.0, 0.0, 0.1, 0.0, 0.5, 0.0, -10.0]
 spoken = [12.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.5, 0.0, -10.0]
-heard = [25.0, 2.0, 0.5, 20.0]
+heard = [25.0, 1.0, 0.5, 0.0, 12.0]
 """
 
 
@@ -56,8 +58,8 @@ def export(model: WordModel, priors: Priors, card: str, folder: Path, name: str 
         "phone_seconds": priors["phone_seconds"],
     }
     np.savez(folder / f"{name}.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})  # type: ignore[arg-type]
-    write_lexicon(model.text, folder / f"{name}-lexicon.npz")
-    _write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}.npz", f"{name}-lexicon.npz"])
+    write_lexicon(folder / f"{name}-text.onnx", model.config.dim, folder / f"{name}{LEXICON}")
+    _write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}.npz", f"{name}{LEXICON}"])
 
 
 def export_isolated(model: IsolatedModel, card: str, folder: Path, name: str = "word") -> None:
@@ -69,19 +71,18 @@ def export_isolated(model: IsolatedModel, card: str, folder: Path, name: str = "
     _write_card(f'kind = "isolated"\nn_mels = {config.n_mels}\n{card.rstrip()}\n', folder, name, [])
 
 
-def write_lexicon(tower: TextTower, path: Path) -> None:
-    """Write the pronunciations of English words with their log priors and the embeddings that `tower` gives them."""
+def write_lexicon(tower: Path, dim: int, path: Path) -> None:
+    """Write the pronunciations of English words, their log priors and the embeddings that a phone tower makes."""
+    session = InferenceSession(tower, providers=["CPUExecutionProvider"])
     words, log_prior = word_priors()
     phones = np.full((len(words), len(words[0])), PAD, np.uint8)
-    vectors = np.zeros((len(words), tower.out.out_features), np.int8)
+    vectors = np.zeros((len(words), dim), np.int8)
     for length in range(len(words[0]) + 1):
         rows = [k for k, ids in enumerate(words) if len(ids) == length]
         for some in (rows[k : k + 512] for k in range(0, len(rows), 512)):
             phones[some, :length] = [words[k] for k in some]
-            texts = torch.tensor([[BORDER, *words[k], BORDER] for k in some])
-            with torch.no_grad():
-                found = tower(texts, torch.full((len(some),), length + 2))
-            vectors[some] = torch.round(found * SCALE).to(torch.int8).numpy()
+            found = run_text(session, [[BORDER, *words[k], BORDER] for k in some])
+            vectors[some] = np.rint(found * SCALE).astype(np.int8)
     np.savez_compressed(path, phones=phones, log_prior=log_prior.astype(np.float16), vectors=vectors)
 
 

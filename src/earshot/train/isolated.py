@@ -22,7 +22,7 @@ from earshot.features import SAMPLE_RATE, Floats, mel_energies
 from earshot.train.batches import Batch, pronunciation
 from earshot.train.corpus import Corpus
 from earshot.train.losses import clap_views, dwd
-from earshot.train.model import BiLSTM
+from earshot.train.model import GROUP, BiLSTM, in_groups
 from earshot.types import Seconds
 
 
@@ -85,7 +85,7 @@ class IsolatedModel(nn.Module):
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The paper's two losses of one batch: the rows of a word stand together, `instances` of each."""
-        audio = self.audio(batch["mel"], batch["lengths"])
+        audio = in_groups(self.audio, batch["mel"], batch["lengths"], GROUP)
         texts = self.text(batch["texts"], batch["text_lengths"])
         views = audio.view(len(texts), self.config.instances, -1)
         return {

@@ -27,8 +27,9 @@ def word_priors() -> tuple[list[tuple[int, ...]], NDArray[np.float32]]:
     for word in dictionary_words():
         log_prior = model.prob([word]) * math.log(_LOG_BASE)
         if log_prior > _IMPOSSIBLE:
-            for phones in pronounce_word(word):
+            variants = pronounce_word(word)
+            for phones in variants:
                 ids = tuple(number[phone] for phone in phones)
-                chance[ids] = chance.get(ids, 0.0) + math.exp(log_prior)
+                chance[ids] = chance.get(ids, 0.0) + math.exp(log_prior) / len(variants)
     pronunciations = sorted(chance, key=lambda ids: (-len(ids), ids))
     return pronunciations, np.log(np.array([chance[ids] for ids in pronunciations])).astype(np.float32)

@@ -138,8 +138,15 @@ def load(path: Path) -> Model:
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{path}: not a checkpoint, or cut short ({type(error).__name__})") from error
     model = build(config(**state["config"]))
-    model.load_state_dict(state["model"])
+    _fill(model, state["model"], path)
     return model.eval()
+
+
+def _fill(model: Model, weights: dict[str, Any], path: Path) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(f"{path}: made by another version of this program; train into another folder") from error
 
 
 class _Batches(Dataset[dict[str, Any]]):
@@ -170,7 +177,7 @@ def _resume(path: Path, model: Model, optimizer: torch.optim.Optimizer, device: 
     state = torch.load(path, map_location=device, weights_only=True)
     if state["config"] != asdict(model.config) or state.get("kind", "spans") != _kind(model):
         raise TrainingError(f"{path} holds another architecture ({state['config']}); train into another folder")
-    model.load_state_dict(state["model"])
+    _fill(model, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
 

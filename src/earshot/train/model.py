@@ -129,9 +129,9 @@ class WordModel(nn.Module):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of one `batches.Batch`, by name."""
         longest = -(-batch["mel"].shape[1] // SUBSAMPLING)
-        frames = _in_groups(self.audio, batch["mel"], batch["lengths"], GROUP, longest)
+        frames = in_groups(self.audio, batch["mel"], batch["lengths"], GROUP, longest)
         spans = self.audio.pool(frames, batch["rows"], batch["starts"], batch["ends"])
-        texts = _in_groups(self.text, batch["texts"], batch["text_lengths"], 8 * GROUP)
+        texts = in_groups(self.text, batch["texts"], batch["text_lengths"], 8 * GROUP)
         scale = self.clap_scale.exp().clamp(max=100)
         instances = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"])
         n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
@@ -149,7 +149,7 @@ class WordModel(nn.Module):
         }
 
 
-def _in_groups(tower: nn.Module, x: Tensor, lengths: Tensor, size: int, n_frames: int = 0) -> Tensor:
+def in_groups(tower: nn.Module, x: Tensor, lengths: Tensor, size: int, n_frames: int = 0) -> Tensor:
     """`tower` for `size` rows of like length at a time: on a CPU, padding costs as much as speech.
 
     Where the tower gives frames, `n_frames` says how many each row gets.

@@ -9,6 +9,7 @@ In: a recipe such as recipes/word.toml and a folder of prepared corpora. Out: a 
 from __future__ import annotations
 
 import argparse
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,9 @@ def priors(folder: Path, corpora: list[Corpus]) -> tuple[Floats, Floats]:
         frames = np.concatenate(mels)
         centred = np.concatenate([m - m.mean(axis=0) for m in mels])
         phone_seconds = _phone_seconds([u for _, u in rows])
-        np.savez(path, mean=frames.mean(axis=0), std=centred.std(axis=0), phone_seconds=phone_seconds)
+        whole = path.with_name(f"priors-{os.getpid()}.npz")  # several processes may get here at once
+        np.savez(whole, mean=frames.mean(axis=0), std=centred.std(axis=0), phone_seconds=phone_seconds)
+        os.replace(whole, path)
     stored = np.load(path)
     return stored["mean"].astype(np.float32), stored["std"].astype(np.float32)
 
