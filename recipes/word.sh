@@ -3,14 +3,15 @@
 #
 #     recipes/word.sh SPEECH WORK [recipes/word.toml | recipes/word-small.toml] [OUT]
 #
-# SPEECH holds one folder a corpus (benchmarks/README.md says in which layout); WORK takes prepared speech, synthetic
-# speech and checkpoints; OUT takes the weights (WORK/weights unless told; src/earshot/encoders/weights to ship them).
-# Every step goes on where a stopped run left off. Needs: pip install -e '.[train,bench]', and the Debian packages that
-# recipes/synthesise.py names. The full recipe takes two processor cores about two hours, the small one a quarter of one.
+# Run it from the root of the repository. SPEECH holds one folder a corpus (benchmarks/README.md says in which layout);
+# WORK takes prepared speech, synthetic speech and checkpoints; OUT takes the weights (WORK/weights/NAME unless told;
+# src/earshot/encoders/weights to ship them). Every step goes on where a stopped run left off. Needs:
+# pip install -e '.[train,bench]', and the Debian packages that recipes/synthesise.py names. The full recipe takes two
+# processor cores about two hours and a half, the small one half an hour.
 set -eu
-speech=$1 work=$2 recipe=${3:-recipes/word.toml} out=${4:-$2/weights}
+speech=$1 work=$2 recipe=${3:-recipes/word.toml} out=${4:-$2/weights/$(basename "${3:-word}" .toml)}
 name=$(basename "$recipe" .toml)
-hours=$(sed -n 's/^# synthetic hours: //p' "$recipe")
+hours=$(sed -n 's/^synthetic_hours = //p' "$recipe")
 corpora=$(sed -n '/^\[corpora\]/,$ s/^\([a-z0-9-]*\) = .*/\1/p' "$recipe")
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
@@ -24,7 +25,7 @@ for corpus in $corpora; do
 done
 torchrun --nproc-per-node 2 -m earshot.train.word "$recipe" --corpora "$work/corpora" --out "$work/runs/$name"
 python -m earshot.train.export "$work/runs/$name/last.pt" --priors "$work/corpora/priors.npz" \
-    --card recipes/word-card.toml --out "$out"
+    --card "recipes/$name-card.toml" --out "$out"
 python -m earshot.train.calibrate "$recipe" --corpora "$work/corpora" --weights "$out"
 python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --encoder "$out" --results "$work/results" \
     --contender earshot --contender word_encoder --contender downsampled_mfcc
