@@ -330,6 +330,70 @@ def test_a_text_has_a_border_where_a_word_ends_and_none_within_one() -> None:
     assert all(BORDER not in t[1:-1] for t in spoken)
 
 
+def test_a_word_is_said_within_another_only_where_its_borders_are_not_asked_for() -> None:
+    """ "beside sight": the phones of "sight" come twice, with a border on both sides only once."""
+    from earshot.train.batches import _Chunk, _said, pronunciation
+
+    beside, sight = pronunciation("beside"), pronunciation("sight")
+    within = (*beside[:-1], sight[-1])  # ends as "sight" does
+    phones = np.array([*within, *sight])
+    times = np.stack([np.arange(len(phones)), np.arange(len(phones)) + 1], 1).astype(np.float32) / 10
+    outer = np.zeros((2, len(phones)), bool)
+    outer[0, [0, len(within)]] = outer[1, [len(within) - 1, -1]] = True
+    mel = np.zeros((10 * len(phones) + 2, N_MELS), np.float32)
+    chunk = _Chunk(mel, ("beside", "sight"), times[:2], phones, times, outer, times[:, 0])
+    whole, ending = (BORDER, *sight, BORDER), (*sight, BORDER)
+    found = _said([chunk], [ending, whole])
+    assert found[3].tolist() == [0, 1]
+    assert found[1, 0] < found[1, 1]
+
+
+def test_heard_words_are_fitted_to_what_tells_them() -> None:
+    """The first feature tells the right hypothesis, where there is one; the second is noise."""
+    from earshot.train.calibrate import fit_heard
+
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((300, 8, 2)).astype(np.float32)
+    right = np.zeros((300, 8), bool)
+    right[np.arange(200), rng.integers(0, 8, 200)] = True
+    features[right, 0] += 4
+    weights = fit_heard(features, right)
+    assert weights[0] > 1
+    assert abs(weights[1]) < 0.5
+    evidence = np.concatenate([features @ weights[:2], np.full((300, 1), weights[2])], axis=1)
+    assert np.mean(evidence[:200].argmax(axis=1) == right[:200].argmax(axis=1)) > 0.8
+    assert np.mean(evidence[200:].argmax(axis=1) == 8) > 0.6
+
+
+def test_an_exported_encoder_is_one_that_can_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    from earshot.encoders.word import load_word
+    from earshot.train import export
+
+    words = [(4, 5, 6), (7, 8), (9,)]
+    monkeypatch.setattr(export, "word_priors", lambda: (words, np.array([-9.0, -8.0, -7.0], np.float32)))
+    torch.manual_seed(2)
+    priors = {"mean": PRIORS[0], "std": PRIORS[1], "phone_seconds": np.full(39, 0.08, np.float32)}
+    export.export(WordModel(SMALL), priors, 'name = "word"', tmp_path)
+    encoder = load_word(tmp_path)
+    frames = encoder.frames([np.random.default_rng(0).standard_normal((40, N_MELS)).astype(np.float32)])[0]
+    assert frames.shape == (10, encoder.stored_dim)
+    assert encoder.phone_log_probabilities(frames).shape == (20, 40)
+    assert encoder.border_log_odds(frames).shape == (20,)
+    assert [encoder.lexicon.ids(row) for row in range(3)] == [list(ids) for ids in words]
+    np.testing.assert_allclose(encoder.lexicon.vectors / 127, encoder.embed_ids(words), atol=0.03)
+
+
+def test_priors_of_words_are_probabilities() -> None:
+    pytest.importorskip("pocketsphinx")
+    from earshot.train.lexicon import word_priors
+
+    words, log_prior = word_priors()
+    assert len(words) == len(set(words)) == len(log_prior) > 50_000
+    assert 0.5 < np.exp(log_prior.astype(np.float64)).sum() <= 1
+    assert [len(ids) for ids in words] == sorted((len(ids) for ids in words), reverse=True)
+
+
 def test_half_phones_are_those_said_at_the_middle_of_a_half_frame() -> None:
     """Middles at 2.5, 22.5, 42.5 ms and so on."""
     times = np.array([[0.0, 0.05], [0.05, 0.10], [0.12, 0.16]], np.float32)

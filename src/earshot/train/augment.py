@@ -72,7 +72,7 @@ def mask_mels(mel: Floats, rng: Generator, options: Augmentation) -> Floats:
         begin = int(rng.integers(0, N_MELS - width))
         mel[:, begin : begin + width] = 0
     for _ in range(int(rng.integers(0, options.time_masks + 1))):
-        width = int(rng.integers(1, options.longest_time_mask + 1))
+        width = int(rng.integers(1, min(options.longest_time_mask, len(mel) // 8 + 1) + 1))
         begin = int(rng.integers(0, max(1, len(mel) - width)))
         mel[begin : begin + width] = 0
     return mel

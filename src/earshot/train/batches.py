@@ -254,7 +254,7 @@ def _spans(chunk: _Chunk, rng: Generator, options: BatchOptions) -> list[tuple[f
         stretch = chunk.words[k : k + n]
         phones = (BORDER, *(p for w in stretch for p in pronunciation(w)), BORDER)
         found.append((chunk.word_times[k, 0], chunk.word_times[k + len(stretch) - 1, 1], phones))
-        if n > 1:
+        if len(stretch) > 1:
             found.append((chunk.word_times[k, 0], chunk.word_times[k, 1], (BORDER, *pronunciation(word), BORDER)))
     length = len(chunk.mel) * HOP / SAMPLE_RATE
     inside = np.flatnonzero((chunk.phone_times[:, 0] >= 0) & (chunk.phone_times[:, 1] <= length))
