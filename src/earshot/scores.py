@@ -5,7 +5,9 @@ In and out: NumPy arrays. Pure functions; knows nothing of encoders, libraries o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +16,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+_MOST_THREADS = 4
 _ROWS = 2_048
 """Frames that are turned into floats at a time: they fit the cache of a core, and BLAS starts no threads for them."""
+STRIDE = 2
+"""A span that is sought begins at every such frame; alignment finds where exactly."""
 _BLOCK = 8
 """At most one candidate starts in so many frames."""
 
@@ -34,9 +39,16 @@ def frame_scores(frames: NDArray[np.int8], queries: Floats) -> Floats:
     """Inner products (q, n) of queries (q, d) with frames (n, d), turned into floats piece by piece."""
     out = np.empty((len(queries), len(frames)), np.float32)
     columns = np.ascontiguousarray(queries.T)
-    for k in range(0, len(frames), _ROWS):
-        piece = frames[k : k + _ROWS].astype(np.float32) @ columns
-        out[:, k : k + len(piece)] = piece.T
+
+    def fill(begin: int, end: int) -> None:
+        for k in range(begin, end, _ROWS):
+            rows = slice(k, min(k + _ROWS, end))
+            out[:, rows] = (frames[rows].astype(np.float32) @ columns).T
+
+    parts = min(os.cpu_count() or 1, _MOST_THREADS, -(-len(frames) // (8 * _ROWS)))
+    edges = np.linspace(0, len(frames), max(parts, 1) + 1).astype(int).tolist()
+    with ThreadPoolExecutor(max(parts, 1)) as pool:
+        list(pool.map(fill, edges[:-1], edges[1:]))
     return out
 
 
@@ -49,31 +61,34 @@ def frames_left(stretch_offsets: Ints) -> NDArray[np.int32]:
 def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) -> tuple[Ints, Ints]:
     """The `top` spans of greatest cosine: (start frame, length), at most one start every 8 frames.
 
-    scores (n,): inner products of one query with each projected frame. inverse_norms: for each length to try, (n,): one
-    over the norm of the sum of that many projected frames from each frame on; 0 where the stretch ends before.
+    scores (n,): inner products of one query with each projected frame. inverse_norms: for each length to try, one over
+    the norm of the sum of that many projected frames from every STRIDE-th frame on; 0 where the stretch ends before.
     Spans of a negative cosine are left out.
     """
     n = len(scores)
     total = np.concatenate([[0.0], np.cumsum(scores, dtype=np.float64)])
-    best = np.zeros(-(-n // _BLOCK) * _BLOCK, np.float32)
-    cosines = np.empty(n, np.float32)
+    per_block = _BLOCK // STRIDE
+    best = np.zeros(-(-n // _BLOCK) * per_block, np.float32)
+    cosines = np.empty(len(best), np.float32)
     lengths = [length for length in inverse_norms if length <= n]
     for length in lengths:
-        cosine = cosines[: n - length + 1]
-        np.subtract(total[length:], total[:-length], out=cosine, casting="same_kind")
-        cosine *= inverse_norms[length][: len(cosine)]
-        np.maximum(best[: len(cosine)], cosine, out=best[: len(cosine)])
-    blocks = best.reshape(-1, _BLOCK)
+        last = total[length::STRIDE]
+        cosine = cosines[: len(last)]
+        np.subtract(last, total[::STRIDE][: len(last)], out=cosine, casting="same_kind")
+        cosine *= inverse_norms[length][: len(last)]
+        np.maximum(best[: len(last)], cosine, out=best[: len(last)])
+    blocks = best.reshape(-1, per_block)
     peak = blocks.max(axis=1)
     keep = np.flatnonzero(peak > 0)
     if len(keep) > top:
         keep = keep[np.argpartition(-peak[keep], top)[:top]]
-    starts = keep * _BLOCK + blocks[keep].argmax(axis=1)
+    places = keep * per_block + blocks[keep].argmax(axis=1)
+    starts = places * STRIDE
     tried = np.full((len(lengths), len(starts)), -1.0)
     for row, length in enumerate(lengths):
         fits = starts + length <= n
         sums = total[starts[fits] + length] - total[starts[fits]]
-        tried[row, fits] = sums * inverse_norms[length][starts[fits]]
+        tried[row, fits] = sums * inverse_norms[length][places[fits]]
     return starts, np.array(lengths, np.int64)[tried.argmax(axis=0)] if len(starts) else starts
 
 

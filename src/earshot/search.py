@@ -26,12 +26,16 @@ from earshot.types import Clip, Hit, Recording, Seconds
 
 CANDIDATES = 400
 """Spans of each pronunciation that are aligned."""
+COMPARED, LIKELY = 100, 0.2
+"""How many of them are compared with other words, the likeliest before that, and how likely the others must be."""
 MARGIN = 8
 """Frames on each side of a candidate in which its borders are sought: 0.3 s."""
 EDGE: Seconds = float(half_centres(1)[0]) - HALF_SECONDS / 2
 """Where the first half frame of a stretch begins, from the start of the stretch."""
 OUTSIDE = -1e4
 """What a half frame beyond the end of a stretch costs."""
+MARGIN_FEATURE = 5
+"""Which of the features tells what other words say of a place; -FAR where they were not asked."""
 FAR = 20.0
 """Bound of what rivals can say for or against a place."""
 CHUNK_BYTES = 2 << 30
@@ -51,7 +55,8 @@ class Haystack:
     @classmethod
     def of(cls, table: FrameTable, encoder: WordEncoder) -> Haystack:
         """The table with what searching needs."""
-        left, norms = scores.frames_left(table.stretch_offsets), encoder.inverse_norms(table.vectors)
+        left = scores.frames_left(table.stretch_offsets)[:: scores.STRIDE]
+        norms = encoder.inverse_norms(table.vectors[:: scores.STRIDE])
         for length, inverse in norms.items():
             inverse[left < length] = 0
         return cls(table, norms)
@@ -75,6 +80,16 @@ class Candidates:
     ends: NDArray[np.int64]
     cosines: Floats
     features: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where something may be said: half frames [start, end) of the table, cosine and probability of each; each (n,)."""
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    cosines: Floats
+    chances: Floats
 
 
 class Searcher:
@@ -126,24 +141,46 @@ class Searcher:
         table = haystack.table
         if not len(table.vectors):
             return []
-        similarity = haystack.similarity(ways, self.encoder)
-        found = [measure(haystack, similarity[k], way, self.encoder) for k, way in enumerate(ways)]
-        starts, ends, cosines = (
-            np.concatenate([getattr(c, name) for c in found]) for name in ("starts", "ends", "cosines")
-        )
-        chance = np.concatenate([probability(c, way, self.encoder) for c, way in zip(found, ways, strict=True)])
-        stretch = haystack.stretch_of(starts // HALVES)
-        kept = scores.suppress(starts, ends, stretch, chance)
+        places = find_places(haystack, ways, self.encoder)
+        stretch = haystack.stretch_of(places.starts // HALVES)
         hits = []
-        for k in kept:
+        for k, (start, end) in enumerate(zip(places.starts, places.ends, strict=True)):
             recording = recordings.get(int(table.stretch_recording[stretch[k]]))
             if recording is None:
                 continue
-            offset = float(table.stretch_start[stretch[k]] - table.stretch_offsets[stretch[k]] * FRAME_SECONDS)
-            start, end = (max(0.0, offset + EDGE + float(half) * HALF_SECONDS) for half in (starts[k], ends[k]))
-            hit = Hit(recording, start, min(end, recording.seconds), float(cosines[k]), float(chance[k]), ways[0].label)
-            hits.append(hit)
+            offset = float(table.stretch_start[stretch[k]] - table.stretch_offsets[stretch[k]] * FRAME_SECONDS) + EDGE
+            begin, stop = (max(0.0, offset + float(half) * HALF_SECONDS) for half in (start, end))
+            cosine, chance = float(places.cosines[k]), float(places.chances[k])
+            hits.append(Hit(recording, begin, min(stop, recording.seconds), cosine, chance, ways[0].label))
         return hits
+
+
+def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder) -> Places:
+    """The places where what is sought may be said, one way or another; one for all that overlap.
+
+    The ways of a typed query are its pronunciations, and the likeliest counts. Those of an example are its sound and
+    the words that it may be, of which one at most is right: their probabilities add up.
+    """
+    similarity = haystack.similarity(ways, encoder)
+    found = [measure(haystack, similarity[k], way, encoder) for k, way in enumerate(ways)]
+    starts, ends, cosines = (
+        np.concatenate([getattr(c, name) for c in found]) for name in ("starts", "ends", "cosines")
+    )
+    chances = np.concatenate([probability(c, way, encoder) for c, way in zip(found, ways, strict=True)])
+    stretch = haystack.stretch_of(starts // HALVES)
+    kept = scores.suppress(starts, ends, stretch, chances)
+    together = chances[kept]
+    if ways[0].spoken:
+        number = np.repeat(np.arange(len(ways)), [len(c.starts) for c in found])
+        shares = np.ones(len(ways), np.float32)
+        shares[0] -= sum(way.chance for way in ways[1:])
+        for n, k in enumerate(kept):
+            shared = np.minimum(ends, ends[k]) - np.maximum(starts, starts[k])
+            here = (stretch == stretch[k]) & (shared >= 0.5 * np.minimum(ends - starts, ends[k] - starts[k]))
+            best = np.zeros(len(ways), np.float32)
+            np.maximum.at(best, number[here], chances[here])
+            together[n] = best @ shares
+    return Places(starts[kept], ends[kept], cosines[kept], together)
 
 
 def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordEncoder) -> Candidates:
@@ -177,14 +214,24 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
         scores.state_means(local, aligned.states, WORST).mean(axis=1),
         np.abs(np.log(taken / (HALVES * query.expected))),
         _border(borders, aligned.start) + _border(borders, aligned.end),
-        _margin(projected, (~outside).sum(axis=1), own, query),
+        np.zeros(len(starts)),
     ]
     size = np.log(len(query.states) / (20 if query.spoken else 6))
     features += [features[0] * size, features[2] * size, np.full(len(starts), size)]
-    edge, inside = HALVES * begin, aligned.total > OUTSIDE / 2
     measured = np.stack(features, axis=1).astype(np.float32)
+    near = _likeliest(scores.logistic(measured, encoder.calibration(query.spoken)))
+    measured[:, MARGIN_FEATURE] = -FAR
+    n_frames = (~outside[near]).sum(axis=1)
+    measured[near, MARGIN_FEATURE] = _margin(projected[near], n_frames, (own[0][near], own[1][near]), query)
+    edge, inside = HALVES * begin, aligned.total > OUTSIDE / 2
     starts, ends = (edge + aligned.start)[inside], (edge + aligned.end)[inside]
     return Candidates(starts, ends, cosine[inside], measured[inside])
+
+
+def _likeliest(chance: Floats) -> NDArray[np.int64]:
+    """The COMPARED likeliest places, and all that are LIKELY."""
+    n = max(COMPARED, int((chance >= LIKELY).sum()))
+    return np.argsort(-chance, kind="stable")[:n]
 
 
 def probability(found: Candidates, query: Query, encoder: WordEncoder) -> Floats:

@@ -27,7 +27,7 @@ from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.pronounce import pronounce_word
 from earshot.query import Query, example_queries, hypotheses, typed_query
-from earshot.search import EDGE, Haystack, measure
+from earshot.search import EDGE, FAR, MARGIN_FEATURE, Haystack, measure
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.types import Seconds
@@ -162,7 +162,8 @@ def _examples(
             stretch = held.haystack.stretch_of(found.starts // HALVES)
             first = held.haystack.table.stretch_offsets[stretch] * HALVES
             spans = EDGE + (np.stack([found.starts, found.ends]) - first) * HALF_SECONDS
-            kept = np.ones(len(stretch), bool) if own is None else stretch != own
+            kept = found.features[:, MARGIN_FEATURE] > -FAR
+            kept &= True if own is None else stretch != own
             features.append(found.features[kept])
             places = zip(stretch[kept], *spans[:, kept], strict=True)
             right.append(np.array([_said(held.utterances[s], word, start, end) for s, start, end in places]))
