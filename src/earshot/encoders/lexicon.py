@@ -27,6 +27,8 @@ SCALE = 127
 """A stored value v of a vector stands for v / SCALE."""
 GAP = 0.8
 """What a phone too many or too few costs, where a phone in place of another costs one minus the cosine of both."""
+SHORTEST_RIVAL = 0.75
+"""Phones that a word must have to be a rival, as a share of the query's."""
 MISMATCH = 7.0
 """Nats by which a word is less likely to be mistaken for another for each unit of cost between them."""
 
@@ -61,8 +63,8 @@ class Lexicon:
 
     @cached_property
     def unknown(self) -> float:
-        """Log prior of what is not in the lexicon: that of its rarest word."""
-        return float(self.log_prior.min())
+        """Log prior of what is not in the lexicon: that of a word of middling frequency."""
+        return float(np.median(self.log_prior))
 
     def prior(self, ids: Sequence[int]) -> float:
         """The log prior of a pronunciation, `unknown` where it is no word's."""
@@ -72,9 +74,11 @@ class Lexicon:
     def rivals(self, ids: Sequence[int], same: Iterable[Sequence[int]], most: int) -> Ints:
         """Rows of the words likeliest to be what was said where these phones seem to be heard: alike or around them.
 
-        `same`: other pronunciations of what is sought, which are no rivals of it.
+        `same`: other pronunciations of what is sought, which are no rivals of it. Nor are words much shorter: they may
+        well be said in a part of it, as "standing" in "understanding" and "climate" in "climate change".
         """
         likely = self.log_prior - MISMATCH * self._cost_within(ids)
+        likely[self.lengths < SHORTEST_RIVAL * len(ids)] = -np.inf
         for pronunciation in (ids, *same):
             likely[self._rows(pronunciation)] = -np.inf
         return _greatest(likely, most)
