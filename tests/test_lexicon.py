@@ -29,7 +29,7 @@ def lexicon() -> Lexicon:
 
 
 def test_rivals_are_words_around_and_alike_weighed_by_how_common_they_are(lexicon: Lexicon) -> None:
-    """1 2 3 lies within 0 1 2 3 at no cost, differs little from 1 2 4, and much from 5 6 7, however common; 1 2 is a part."""
+    """1 2 3 lies within 0 1 2 3, differs little from 1 2 4 and much from 5 6 7, however common; 1 2 is a part."""
     assert lexicon.rivals([1, 2, 3], (), 5).tolist() == [0, 2, 3]
     assert lexicon.rivals([1, 2, 3], (), 2).tolist() == [0, 2]
 
