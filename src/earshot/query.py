@@ -27,7 +27,7 @@ SHORTEST_EXAMPLE: Seconds = 0.15
 LONGEST_EXAMPLE: Seconds = 10.0
 CONTEXT: Seconds = 1.0
 """Speech around a clip cut from a longer recording, encoded with it: words run into each other."""
-SPOKEN_WAYS, VARIANTS = 3, 12
+SOUGHT, VARIANTS = 3, 12
 """Pronunciations of a text that are sought, and that are known not to be other words."""
 RIVALS = 24
 """Other words that are tried where a query seems to be said."""
@@ -36,9 +36,11 @@ HYPOTHESES = 60
 COSINE_WEIGHT, PRIOR_WEIGHT = 25.0, 0.5
 """Nats of a cosine, and of a log prior, where words are compared by both."""
 HEARD, UNLIKELY = 5, 0.02
+"""At most so many of them are sought as if typed, none with a smaller chance."""
 EARN = 2.5
 """What a half frame earns for log probability 0 when phones are aligned: those below exp(-EARN) cost."""
 WORST = -4.0
+"""The most that a half frame can cost."""
 NEVER = -20.0
 """Logarithm that stands for that of zero."""
 SHORTER, LONGER = 0.55, 1.8
@@ -84,7 +86,7 @@ class Query:
 def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
     """The pronunciations of a written word or phrase as queries. QueryError where it has none."""
     ways = [phone_ids(phones) for phones in pronounce(text, most=VARIANTS)]
-    return [phone_query(text, ids, encoder, same=ways) for ids in ways[:SPOKEN_WAYS]]
+    return [phone_query(text, ids, encoder, same=ways) for ids in ways[:SOUGHT]]
 
 
 def phone_query(
@@ -96,11 +98,11 @@ def phone_query(
     rows = lexicon.rivals(ids, same, RIVALS)
     expected = _expected(ids, encoder)
     lengths = grid_lengths(expected, SHORTER, LONGER)
-    words = _words(rows, np.zeros(len(rows), np.float32), encoder, Own(vector, lengths, lexicon.prior(ids), 1.0))
+    words = _words(rows, np.zeros(len(rows), np.float32), encoder, _Own(vector, lengths, lexicon.prior(ids), 1.0))
     return Query(label, vector, np.eye(N_CLASSES, dtype=np.float32)[ids], expected, lengths, words, chance=chance)
 
 
-class Own(NamedTuple):
+class _Own(NamedTuple):
     """A query among other words: vector (dim,), lengths that it may have, log prior, chance that it is meant."""
 
     vector: Floats
@@ -109,7 +111,7 @@ class Own(NamedTuple):
     chance: float
 
 
-def _words(rows: NDArray[np.int64], chances: Floats, encoder: WordEncoder, own: Own) -> Words:
+def _words(rows: NDArray[np.int64], chances: Floats, encoder: WordEncoder, own: _Own) -> Words:
     """Words of the lexicon, each with the probability that it is what is sought, and the query itself."""
     lexicon = encoder.lexicon
     vectors = np.concatenate([np.divide(lexicon.vectors[rows], SCALE, dtype=np.float32), own.vector[None]])
@@ -144,7 +146,7 @@ def example_queries(label: str, frames: NDArray[np.int8], encoder: WordEncoder) 
     chances = np.exp(evidence - np.logaddexp.reduce(evidence)).astype(np.float32)
     vector = encoder.pool(frames)
     lengths = grid_lengths(len(frames), _EXAMPLE_SHORTER, _EXAMPLE_LONGER)
-    own = Own(vector, lengths, encoder.lexicon.unknown, float(chances[-1]))
+    own = _Own(vector, lengths, encoder.lexicon.unknown, float(chances[-1]))
     states = np.exp(encoder.phone_log_probabilities(frames))
     words = _words(rows, chances[:-1], encoder, own)
     sound = Query(label, vector, states, float(len(frames)), lengths, words, spoken=True)

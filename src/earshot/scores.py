@@ -5,9 +5,7 @@ In and out: NumPy arrays. Pure functions; knows nothing of encoders, libraries o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +14,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-_MOST_THREADS = 4
 _ROWS = 2_048
 """Frames that are turned into floats at a time: they fit the cache of a core, and BLAS starts no threads for them."""
 STRIDE = 2
@@ -39,16 +36,8 @@ def frame_scores(frames: NDArray[np.int8], queries: Floats) -> Floats:
     """Inner products (q, n) of queries (q, d) with frames (n, d), turned into floats piece by piece."""
     out = np.empty((len(queries), len(frames)), np.float32)
     columns = np.ascontiguousarray(queries.T)
-
-    def fill(begin: int, end: int) -> None:
-        for k in range(begin, end, _ROWS):
-            rows = slice(k, min(k + _ROWS, end))
-            out[:, rows] = (frames[rows].astype(np.float32) @ columns).T
-
-    parts = min(os.cpu_count() or 1, _MOST_THREADS, -(-len(frames) // (8 * _ROWS)))
-    edges = np.linspace(0, len(frames), max(parts, 1) + 1).astype(int).tolist()
-    with ThreadPoolExecutor(max(parts, 1)) as pool:
-        list(pool.map(fill, edges[:-1], edges[1:]))
+    for k in range(0, len(frames), _ROWS):
+        out[:, k : k + _ROWS] = (frames[k : k + _ROWS].astype(np.float32) @ columns).T
     return out
 
 

@@ -42,9 +42,6 @@ CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
 
 
-Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
-
-
 @dataclass(frozen=True, slots=True)
 class Haystack:
     """Frames of a library, or of a piece of one, and what is worked out of them once for all queries."""
@@ -204,9 +201,9 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     aligned = scores.align(local)
     borders = encoder.border_log_odds(flat).reshape(len(starts), HALVES * width)
     first = aligned.start // HALVES
-    own = first, np.maximum(aligned.end // HALVES, first + 1)
+    last = np.maximum(aligned.end // HALVES, first + 1)
     projected = windows.astype(np.float32) @ encoder.projection.T
-    cosine = scores.span_cosines(projected, query.vector, [(starts - begin, starts - begin + lengths), own])
+    cosine = scores.span_cosines(projected, query.vector, [(starts - begin, starts - begin + lengths), (first, last)])
     taken = aligned.end - aligned.start
     features = [
         cosine,
@@ -222,7 +219,7 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     near = _likeliest(scores.logistic(measured, encoder.calibration(query.spoken)))
     measured[:, MARGIN_FEATURE] = -FAR
     n_frames = (~outside[near]).sum(axis=1)
-    measured[near, MARGIN_FEATURE] = _margin(projected[near], n_frames, (own[0][near], own[1][near]), query)
+    measured[near, MARGIN_FEATURE] = _margin(projected[near], n_frames, first[near], last[near], query)
     edge, inside = HALVES * begin, aligned.total > OUTSIDE / 2
     starts, ends = (edge + aligned.start)[inside], (edge + aligned.end)[inside]
     return Candidates(starts, ends, cosine[inside], measured[inside])
@@ -240,10 +237,12 @@ def probability(found: Candidates, query: Query, encoder: WordEncoder) -> Floats
     return chance * np.float32(query.chance)
 
 
-def _margin(projected: Floats, n_frames: NDArray[np.int64], spans: Spans, query: Query) -> Floats:
+def _margin(
+    projected: Floats, n_frames: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64], query: Query
+) -> Floats:
     """(k,): the log odds that a place holds what is sought, by the words that it may hold."""
     words = query.words
-    cosines = scores.overlapping_cosines(projected, n_frames, spans, words.vectors, words.lengths)
+    cosines = scores.overlapping_cosines(projected, n_frames, (first, last), words.vectors, words.lengths)
     evidence = COSINE_WEIGHT * cosines + PRIOR_WEIGHT * words.log_prior
     wanted, other = (np.logaddexp.reduce(evidence + log, axis=1) for log in (words.log_for, words.log_against))
     margin: Floats = np.clip(wanted - other, -FAR, FAR).astype(np.float32)
