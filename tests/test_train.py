@@ -185,7 +185,7 @@ def test_rows_of_like_length_run_apart_as_they_run_together() -> None:
     lengths = torch.tensor([40, 97, 13, 60, 97])
     mel = torch.randn(5, 97, N_MELS)
     together = model.audio(mel, lengths)
-    apart = in_groups(model.audio, mel, lengths, 2, together.shape[1])
+    apart = in_groups(model.audio, mel, lengths, torch.float32, size=2, n_frames=together.shape[1])
     for row, n in enumerate(lengths):
         torch.testing.assert_close(apart[row, : frame_count(int(n))], together[row, : frame_count(int(n))])
 
@@ -341,7 +341,7 @@ def test_a_word_is_said_within_another_only_where_its_borders_are_not_asked_for(
     outer = np.zeros((2, len(phones)), bool)
     outer[0, [0, len(within)]] = outer[1, [len(within) - 1, -1]] = True
     mel = np.zeros((10 * len(phones) + 2, N_MELS), np.float32)
-    chunk = _Chunk(mel, ("beside", "sight"), times[:2], phones, times, outer, times[:, 0])
+    chunk = _Chunk(mel, (within, sight), times[:2], phones, times, outer, times[:, 0])
     whole, ending = (BORDER, *sight, BORDER), (*sight, BORDER)
     found = _said([chunk], [ending, whole])
     assert found[3].tolist() == [0, 1]

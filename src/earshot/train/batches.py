@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -78,6 +79,8 @@ class _Speech:
     index: int
     speaker: str
     words: tuple[str, ...]
+    heard: tuple[tuple[int, ...], ...]
+    """The phones of each word as the aligner heard them: its pronunciations differ."""
     word_times: Floats
     phones: Ints
     phone_times: Floats
@@ -87,10 +90,10 @@ class _Speech:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """A chunk of log-mels with what is said in it, in seconds from its start: whole words, and all phones."""
+    """A chunk of log-mels with what is said in it, in seconds from its start: the phones of whole words, and all phones."""
 
     mel: Floats
-    words: tuple[str, ...]
+    words: tuple[tuple[int, ...], ...]
     word_times: Floats
     phones: Ints
     phone_times: Floats
@@ -128,7 +131,7 @@ class Batcher:
         chunks: list[_Chunk] = []
         while len(chunks) < self.options.chunks:
             i = int(rng.choice(len(self._speech), p=self._chance))
-            k = int(rng.integers(len(self._speech[i].words)))
+            k = int(rng.choice(len(self._speech[i].words), p=_interest(self._speech[i].heard)))
             chunks.append(self._chunk(i, k, rng))
             partner = self._partner(i, k, rng)
             if partner is not None and len(chunks) < self.options.chunks:
@@ -165,7 +168,7 @@ class Batcher:
             mel = augment.mask_mels(mel, rng, options)
         word_times, phone_times = (speech.word_times - begin) / factor, (speech.phone_times - begin) / factor
         whole = (word_times[:, 0] >= -CUT) & (word_times[:, 1] <= (end - begin) / factor + CUT)
-        words = tuple(w for w, inside in zip(speech.words, whole, strict=True) if inside)
+        words = tuple(w for w, inside in zip(speech.heard, whole, strict=True) if inside)
         return _Chunk(mel, words, word_times[whole], speech.phones, phone_times, speech.outer, np.unique(word_times))
 
     def _window(self, word: Floats, longest: Seconds, factor: float, rng: Generator) -> tuple[Seconds, Seconds]:
@@ -252,10 +255,10 @@ def _spans(chunk: _Chunk, rng: Generator, options: BatchOptions) -> list[tuple[f
         if rng.random() < options.phrase_probability:
             n = int(rng.integers(2, 4))
         stretch = chunk.words[k : k + n]
-        phones = (BORDER, *(p for w in stretch for p in pronunciation(w)), BORDER)
+        phones = (BORDER, *(p for w in stretch for p in w), BORDER)
         found.append((chunk.word_times[k, 0], chunk.word_times[k + len(stretch) - 1, 1], phones))
         if len(stretch) > 1:
-            found.append((chunk.word_times[k, 0], chunk.word_times[k, 1], (BORDER, *pronunciation(word), BORDER)))
+            found.append((chunk.word_times[k, 0], chunk.word_times[k, 1], (BORDER, *word, BORDER)))
     length = len(chunk.mel) * HOP / SAMPLE_RATE
     inside = np.flatnonzero((chunk.phone_times[:, 0] >= 0) & (chunk.phone_times[:, 1] <= length))
     for _ in range(options.phone_runs if len(inside) > 4 else 0):
@@ -287,7 +290,16 @@ def _speech(k: int, i: int, corpus: Corpus) -> _Speech:
     phones = np.array([(p.start, p.end) for p in u.phones], np.float32).reshape(-1, 2)
     outer = np.stack([np.isin(phones[:, side], words[:, side]) for side in (0, 1)])
     labels, ids = tuple(w.label for w in u.words), np.array([PHONE_ID[p.label] for p in u.phones], np.int64)
-    return _Speech(k, i, u.speaker, labels, words, ids, phones, outer)
+    edges = np.searchsorted(phones[:, 0], [*words[:, 0], np.inf])
+    heard = tuple(tuple(int(p) for p in ids[a:b]) for a, b in pairwise(edges))
+    return _Speech(k, i, u.speaker, labels, heard, words, ids, phones, outer)
+
+
+def _interest(words: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
+    """How likely each word is the one that a chunk is cut around: long words are sought, short ones come anyway."""
+    lengths = np.array([max(len(phones) - 1, 0.1) for phones in words])
+    interest: NDArray[np.float64] = lengths / lengths.sum()
+    return interest
 
 
 def without_augmentation(options: BatchOptions) -> BatchOptions:

@@ -22,7 +22,7 @@ from earshot.features import SAMPLE_RATE, Floats, mel_energies
 from earshot.train.batches import Batch, pronunciation
 from earshot.train.corpus import Corpus
 from earshot.train.losses import clap_views, dwd
-from earshot.train.model import GROUP, BiLSTM, in_groups
+from earshot.train.model import BiLSTM, in_groups
 from earshot.types import Seconds
 
 
@@ -64,11 +64,15 @@ class FinalStates(nn.Module):
             x = lstm(self.dropout(x) if k else x, lengths)
         hidden = x.shape[2] // 2
         rows = torch.arange(len(x), device=x.device)
-        return normalize(self.out(torch.cat([x[rows, lengths - 1, :hidden], x[:, 0, hidden:]], 1)), dim=1)
+        x = self.out(torch.cat([x[rows, lengths - 1, :hidden], x[:, 0, hidden:]], 1))
+        return normalize(x.float(), dim=1)
 
 
 class IsolatedModel(nn.Module):
     """The paper's audio and text tower, and its one learned scale."""
+
+    precision = torch.float32
+    """What the towers compute in while they are trained; losses are always in float32."""
 
     def __init__(self, config: IsolatedConfig) -> None:
         super().__init__()
@@ -85,8 +89,8 @@ class IsolatedModel(nn.Module):
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The paper's two losses of one batch: the rows of a word stand together, `instances` of each."""
-        audio = in_groups(self.audio, batch["mel"], batch["lengths"], GROUP)
-        texts = self.text(batch["texts"], batch["text_lengths"])
+        audio = in_groups(self.audio, batch["mel"], batch["lengths"], self.precision)
+        texts = in_groups(self.text, batch["texts"], batch["text_lengths"], self.precision)
         views = audio.view(len(texts), self.config.instances, -1)
         return {
             "clap": clap_views(views, texts, self.clap_scale.exp().clamp(max=100)),

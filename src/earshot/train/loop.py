@@ -54,6 +54,10 @@ class TrainOptions:
         default_factory=lambda: dict(clap=1.0, detection=1.0, example=0.5, dwd=0.5, phone=1.0, border=0.5)
     )
     save_every: int = 100
+    keep_every: int | None = None
+    """Keep the weights of every such step, for a learning curve."""
+    precision: str = "float32"
+    """Or "bfloat16", which halves the time where the processor has it."""
     workers: int = 1
     stop_after: int | None = None
     """End this run at this step; the schedule still runs to `steps`."""
@@ -70,6 +74,7 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path)
     device = torch.device("cuda", rank % gpus) if gpus else torch.device("cpu")
     torch.manual_seed(batcher.seed)
     model = build(config).to(device)
+    model.precision = getattr(torch, options.precision)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     step = _resume(folder / "last.pt", model, optimizer, device)
     if world > 1:
@@ -98,6 +103,8 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path)
             since, running = time.monotonic(), dict.fromkeys(running, 0.0)
         if rank == 0 and (step % options.save_every == 0 or step == options.steps):
             save(folder / "last.pt", model, optimizer, step)
+        if rank == 0 and options.keep_every and step % options.keep_every == 0:
+            save(folder / f"step-{step}.pt", model, None, step)
         if step == options.stop_after:
             break
     return model.eval()

@@ -7,6 +7,7 @@ Knows nothing of data or files. Dimensions travel with the weights (`WordConfig`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,8 @@ from earshot.encoders.clock import BORDER, HALVES, N_CLASSES, SUBSAMPLING
 from earshot.features import N_MELS
 from earshot.train.losses import Spans, border_cross_entropy, clap, detection, dwd, one_example, phone_cross_entropy
 
-GROUP = 8
-"""Rows that a CPU runs at a time: its LSTM gains nothing from more."""
+GROUP = 20
+"""Rows that a CPU runs at a time: more gain nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class AudioTower(nn.Module):
         x = self.dropout(self.norm(x))
         for lstm in self.lstm:
             x = self.dropout(lstm(x, quarter))
-        return torch.tanh(self.out(x))
+        return torch.tanh(self.out(x).float())
 
     def pool(self, frames: Tensor, rows: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
         """Unit vectors (s, dim) of spans: sum of frames [start, end) of their row, projected and normalised."""
@@ -111,12 +112,15 @@ class TextTower(nn.Module):
 
     def forward(self, phones: Tensor, lengths: Tensor) -> Tensor:
         x = self.lstm(self.dropout(self.embedding(phones)), lengths)
-        x = self.out(gelu(self.hidden(x)))
+        x = self.out(gelu(self.hidden(x))).float()
         return normalize((x * _mask(lengths, x.shape[1]).unsqueeze(2)).sum(1), dim=1)
 
 
 class WordModel(nn.Module):
     """Both towers and the learned scales of the contrastive losses (as logarithms)."""
+
+    precision = torch.float32
+    """What the towers compute in while they are trained; losses are always in float32."""
 
     def __init__(self, config: WordConfig) -> None:
         super().__init__()
@@ -129,9 +133,9 @@ class WordModel(nn.Module):
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The losses of one `batches.Batch`, by name."""
         longest = -(-batch["mel"].shape[1] // SUBSAMPLING)
-        frames = in_groups(self.audio, batch["mel"], batch["lengths"], GROUP, longest)
+        frames = in_groups(self.audio, batch["mel"], batch["lengths"], self.precision, n_frames=longest)
         spans = self.audio.pool(frames, batch["rows"], batch["starts"], batch["ends"])
-        texts = in_groups(self.text, batch["texts"], batch["text_lengths"], 8 * GROUP)
+        texts = in_groups(self.text, batch["texts"], batch["text_lengths"], self.precision, size=8 * GROUP)
         scale = self.clap_scale.exp().clamp(max=100)
         instances = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"])
         n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
@@ -149,14 +153,23 @@ class WordModel(nn.Module):
         }
 
 
-def in_groups(tower: nn.Module, x: Tensor, lengths: Tensor, size: int, n_frames: int = 0) -> Tensor:
+def in_groups(
+    tower: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    lengths: Tensor,
+    precision: torch.dtype,
+    *,
+    size: int = GROUP,
+    n_frames: int = 0,
+) -> Tensor:
     """`tower` for `size` rows of like length at a time: on a CPU, padding costs as much as speech.
 
     Where the tower gives frames, `n_frames` says how many each row gets.
     """
     order = lengths.argsort(descending=True)
     groups = torch.split(order, size if x.device.type == "cpu" else len(x))
-    out = [tower(x[group, : int(lengths[group].max())], lengths[group]) for group in groups]
+    with torch.autocast(x.device.type, precision, enabled=precision != torch.float32):
+        out = [tower(x[group, : int(lengths[group].max())], lengths[group]) for group in groups]
     if n_frames:
         out = [pad(rows, (0, 0, 0, n_frames - rows.shape[1])) for rows in out]
     return torch.cat(out)[order.argsort()]
