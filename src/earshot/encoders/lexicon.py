@@ -27,6 +27,8 @@ SCALE = 127
 """A stored value v of a vector stands for v / SCALE."""
 GAP = 0.8
 """What a phone too many or too few costs, where a phone in place of another costs one minus the cosine of both."""
+FIRST_TRIED = 2_000
+"""Words whose edit distance is worked out at first: those that could be nearest by the phones they hold."""
 SHORTEST_RIVAL = 0.75
 """Phones that a word must have to be a rival, as a share of the query's."""
 MISMATCH = 7.0
@@ -57,6 +59,11 @@ class Lexicon:
         """Phone i of every row that has so many."""
         return [np.ascontiguousarray(column[column != PAD]) for column in self.phones.T]
 
+    @cached_property
+    def _nearest(self) -> dict[int, Floats]:
+        """For phones asked for so far, (n,): what the phone of each word that is nearest to it costs, GAP at most."""
+        return {}
+
     def ids(self, row: int) -> list[int]:
         """The phone ids of a row."""
         return [int(phone) for phone in self.phones[row, : self.lengths[row]]]
@@ -77,11 +84,19 @@ class Lexicon:
         `same`: other pronunciations of what is sought, which are no rivals of it. Nor are words much shorter: they may
         well be said in a part of it, as "standing" in "understanding" and "climate" in "climate change".
         """
-        likely = self.log_prior - MISMATCH * self._cost_within(ids)
-        likely[self.lengths < SHORTEST_RIVAL * len(ids)] = -np.inf
+        at_best = self.log_prior - MISMATCH * self._least_cost(ids)
+        at_best[self.lengths < SHORTEST_RIVAL * len(ids)] = -np.inf
         for pronunciation in (ids, *same):
-            likely[self._rows(pronunciation)] = -np.inf
-        return _greatest(likely, most)
+            at_best[self._rows(pronunciation)] = -np.inf
+        tried = FIRST_TRIED
+        while True:
+            rows = np.sort(_greatest(at_best, tried))
+            likely = self.log_prior[rows] - MISMATCH * self._cost_within(ids, rows)
+            chosen = _greatest(likely, most)
+            untried = np.delete(at_best, rows).max(initial=-np.inf)
+            if len(chosen) and likely[chosen[-1]] >= untried or len(rows) < tried:
+                return rows[chosen]
+            tried *= 4
 
     def nearest(self, vector: Floats, scale: float, prior: float, most: int) -> Ints:
         """Rows whose `scale` * cosine with the vector + `prior` * log prior are greatest, best first."""
@@ -93,12 +108,26 @@ class Lexicon:
         found: Ints = rows[(self.phones[rows, : len(ids)] == ids).all(axis=1)] if len(rows) else rows
         return found
 
-    def _cost_within(self, ids: Sequence[int]) -> Floats:
-        """(n,): edit distance of the phones from the part of each word, or the whole, that is nearest to them."""
+    def _least_cost(self, ids: Sequence[int]) -> Floats:
+        """(n,): a bound below `_cost_within`, for which the order of the phones does not matter."""
+        for phone in set(ids) - self._nearest.keys():
+            nearest = np.full(len(self.phones), GAP, np.float32)
+            for phones in self._columns:
+                np.minimum(nearest[: len(phones)], self.costs[phone][phones], out=nearest[: len(phones)])
+            self._nearest[phone] = nearest
+        total: Floats = np.sum([self._nearest[phone] for phone in ids], axis=0)
+        return total
+
+    def _cost_within(self, ids: Sequence[int], words: Ints) -> Floats:
+        """(k,): edit distance of the phones from the part of each word, or the whole, that is nearest to them.
+
+        `words`: rows of the words in order, so that longer ones come first.
+        """
         n = len(ids)
-        table = np.repeat(np.arange(n + 1, dtype=np.float32)[:, None] * GAP, len(self.phones), axis=1)
+        table = np.repeat(np.arange(n + 1, dtype=np.float32)[:, None] * GAP, len(words), axis=1)
         best = table[n].copy()
-        for phones in self._columns:
+        for phones in self.phones[words].T:
+            phones = phones[phones != PAD]
             rows = table[:, : len(phones)]
             diagonal = rows[0].copy()
             for j in range(1, n + 1):
