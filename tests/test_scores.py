@@ -28,32 +28,46 @@ def norms(offsets: list[int], *lengths: int) -> dict[int, np.ndarray]:
 
 
 def test_candidates_find_the_planted_span_with_its_length() -> None:
-    similarity = np.full(200, -1.0, np.float32)
-    similarity[90:100] = 1.0
+    similarity = np.full(100, -2.0, np.float32)
+    similarity[45:50] = 2.0
     starts, lengths = scores.candidates(similarity, norms([0, 200], 5, 10, 20), 1)
     assert (starts.tolist(), lengths.tolist()) == ([90], [10])
 
 
+def test_candidates_may_be_of_an_odd_length() -> None:
+    """A span of five frames whose last is the first half of a pair that is half as like the query."""
+    similarity = np.full(100, -2.0, np.float32)
+    similarity[45:47], similarity[47] = 2.0, 1.0
+    starts, lengths = scores.candidates(similarity, norms([0, 200], 3, 5, 9), 1)
+    assert (starts.tolist(), lengths.tolist()) == ([90], [5])
+
+
+def test_pairs_of_frames_are_means_rounded_down() -> None:
+    frames = np.array([[1, -127], [2, -127], [127, 3], [127, 0], [9, 8]], np.int8)
+    assert scores.paired(frames).tolist() == [[1, -127], [127, 1], [4, 4]]
+
+
 def test_candidates_stay_inside_a_stretch() -> None:
-    similarity = np.zeros(30, np.float32)
-    similarity[8:13] = 1.0  # across the border of two stretches
+    similarity = np.zeros(15, np.float32)
+    similarity[4:7] = 2.0  # across the border of two stretches
     starts, lengths = scores.candidates(similarity, norms([0, 10, 30], 4, 6), 50)
     assert all(start + length <= (10 if start < 10 else 30) for start, length in zip(starts, lengths, strict=True))
 
 
 def test_no_candidates_where_every_stretch_is_too_short() -> None:
-    starts, _ = scores.candidates(np.ones(4, np.float32), norms([0, 2, 4], 3), 5)
+    starts, _ = scores.candidates(np.ones(2, np.float32), norms([0, 2, 4], 3), 5)
     assert len(starts) == 0
-    starts, _ = scores.candidates(np.ones(2, np.float32), norms([0, 2], 3), 5)
+    starts, _ = scores.candidates(np.ones(1, np.float32), norms([0, 2], 3), 5)
     assert len(starts) == 0
 
 
 def test_span_cosine_against_the_definition() -> None:
     rng = np.random.default_rng(1)
-    projected = rng.standard_normal((4, 12, 5)).astype(np.float32)
+    frames, projection = (rng.standard_normal(shape).astype(np.float32) for shape in ((4, 12, 6), (5, 6)))
+    projected = frames @ projection.T
     query = rng.standard_normal(5).astype(np.float32)
     query /= np.linalg.norm(query)
-    found = scores.span_cosines(projected, query, [(np.full(4, 3), np.full(4, 8))])
+    found = scores.span_cosines(frames, projection, query, [(np.full(4, 3), np.full(4, 8))])
     for k in range(4):
         cosines = []
         for start in (2, 3, 4):
@@ -67,7 +81,7 @@ def test_alignment_finds_the_states_in_order() -> None:
     """Three states said in frames 4-6, 7, 8-10 of a window in which everything else costs."""
     local = np.full((1, 15, 3), -2.0, np.float32)
     local[0, 4:7, 0] = local[0, 7, 1] = local[0, 8:11, 2] = 1.0
-    aligned = scores.align(local)
+    aligned = scores.align(local.transpose(1, 2, 0))
     assert (aligned.start[0], aligned.end[0]) == (4, 11)
     assert aligned.total[0] == 7.0
     assert aligned.states[0].tolist() == [-1] * 4 + [0, 0, 0, 1, 2, 2, 2] + [-1] * 4
@@ -76,17 +90,17 @@ def test_alignment_finds_the_states_in_order() -> None:
 def test_alignment_may_skip_a_state_at_a_cost() -> None:
     local = np.full((1, 8, 3), -5.0, np.float32)
     local[0, 2:4, 0] = local[0, 4:6, 2] = 1.0
-    aligned = scores.align(local, skip=1.0)
+    aligned = scores.align(local.transpose(1, 2, 0), skip=1.0)
     assert (aligned.start[0], aligned.end[0]) == (2, 6)
     np.testing.assert_allclose(aligned.total[0], 4 - 1)
     assert aligned.states[0].tolist() == [-1, -1, 0, 0, 2, 2, -1, -1]
-    assert scores.state_means(local, aligned.states, -4.0).tolist() == [[1.0, -4.0, 1.0]]
+    assert scores.state_means(local.transpose(1, 2, 0), aligned.states, -4.0).tolist() == [[1.0, -4.0, 1.0]]
 
 
 def test_alignment_does_not_take_states_backwards() -> None:
     local = np.full((1, 6, 2), -3.0, np.float32)
     local[0, 1, 1] = local[0, 3, 0] = 1.0
-    assert scores.align(local).total[0] < 0
+    assert scores.align(local.transpose(1, 2, 0)).total[0] < 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -104,7 +118,7 @@ def test_alignment_by_trying_every_path(seed: int) -> None:
                 for move, cost in ((0, 0.0), (1, 0.0), (2, 1.0)):
                     if (state := states[-1] + move) < 3:
                         paths.append((total - cost + float(local[0, t, state]), [*states, state]))
-    found = scores.align(local)
+    found = scores.align(local.transpose(1, 2, 0))
     np.testing.assert_allclose(found.total[0], best[0], rtol=1e-5)
     assert (found.start[0], found.end[0]) == (best[1], best[1] + len(best[2]))
     assert found.states[0][found.start[0] : found.end[0]].tolist() == best[2]

@@ -167,7 +167,7 @@ def hypotheses(frames: NDArray[np.int8], encoder: WordEncoder) -> tuple[NDArray[
     fit = np.zeros(len(rows), np.float32)
     for length in np.unique(lexicon.lengths[rows]):
         same = np.flatnonzero(lexicon.lengths[rows] == length)
-        local = log_phones[:, lexicon.phones[rows[same], :length]].transpose(1, 0, 2)
+        local = log_phones[:, lexicon.phones[rows[same], :length].T]
         fit[same] = scores.align(bounded(local)).total
     cosines = lexicon.vectors[rows] @ vector / SCALE
     usual = np.array([_expected(lexicon.ids(row), encoder) for row in rows])

@@ -9,14 +9,17 @@ the library, or of printing.
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from earshot import scores
-from earshot.encoders.clock import FRAME_SECONDS, HALF_SECONDS, HALVES, N_CLASSES, half_centres
+from earshot.encoders.clock import FRAME_SECONDS, HALF_SECONDS, HALVES, half_centres
 from earshot.encoders.word import WordEncoder
 from earshot.features import Floats
 from earshot.frames import FrameTable
@@ -47,6 +50,7 @@ class Haystack:
     """Frames of a library, or of a piece of one, and what is worked out of them once for all queries."""
 
     table: FrameTable
+    pairs: NDArray[np.int8]
     inverse_norms: dict[int, Floats]
 
     @classmethod
@@ -56,13 +60,13 @@ class Haystack:
         norms = encoder.inverse_norms(table.vectors[:: scores.STRIDE])
         for length, inverse in norms.items():
             inverse[left < length] = 0
-        return cls(table, norms)
+        return cls(table, scores.paired(table.vectors[:, : encoder.frame_dim]), norms)
 
     def similarity(self, ways: Sequence[Query], encoder: WordEncoder) -> Floats:
-        """Inner products (len(ways), n) of queries with projected frames."""
-        directions = np.zeros((len(ways), encoder.stored_dim), np.float32)
-        directions[:, : encoder.frame_dim] = np.stack([way.vector for way in ways]) @ encoder.projection
-        return scores.frame_scores(self.table.vectors, directions)
+        """Inner products (len(ways), p) of queries with pairs of projected frames."""
+        return scores.frame_scores(
+            self.pairs, scores.STRIDE * np.stack([way.vector for way in ways]) @ encoder.projection
+        )
 
     def stretch_of(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the stretch that each frame is in."""
@@ -158,8 +162,9 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
     The ways of a typed query are its pronunciations, and the likeliest counts. Those of an example are its sound and
     the words that it may be, of which one at most is right: their probabilities add up.
     """
-    similarity = haystack.similarity(ways, encoder)
-    found = [measure(haystack, similarity[k], way, encoder) for k, way in enumerate(ways)]
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(len(ways), os.cpu_count() or 1)) as pool:
+        similarity = haystack.similarity(ways, encoder)
+        found = list(pool.map(lambda scored, way: measure(haystack, scored, way, encoder), similarity, ways))
     starts, ends, cosines = (
         np.concatenate([getattr(c, name) for c in found]) for name in ("starts", "ends", "cosines")
     )
@@ -192,18 +197,16 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     begin = np.maximum(starts - reach, lowest)
     columns = begin[:, None] + np.arange(width)
     outside = columns >= np.minimum(starts + lengths + reach, highest)[:, None]
-    windows = table.vectors[np.minimum(columns, len(table.vectors) - 1), : encoder.frame_dim]
+    windows = table.vectors[np.minimum(columns, len(table.vectors) - 1), : encoder.frame_dim].astype(np.float32)
     windows[outside] = 0
-    flat = windows.reshape(-1, windows.shape[2])
-    log_phones = encoder.phone_log_probabilities(flat).reshape(len(starts), HALVES * width, N_CLASSES)
-    local = _local_scores(log_phones, query)
-    local[np.repeat(outside, HALVES, axis=1)] = OUTSIDE
+    flat = windows.reshape(-1, encoder.frame_dim)
+    local = _local_scores(encoder.phone_scores(flat), outside, query)
     aligned = scores.align(local)
     borders = encoder.border_log_odds(flat).reshape(len(starts), HALVES * width)
     first = aligned.start // HALVES
     last = np.maximum(aligned.end // HALVES, first + 1)
-    projected = windows.astype(np.float32) @ encoder.projection.T
-    cosine = scores.span_cosines(projected, query.vector, [(starts - begin, starts - begin + lengths), (first, last)])
+    spans = [(starts - begin, starts - begin + lengths), (first, last)]
+    cosine = scores.span_cosines(windows, encoder.projection, query.vector, spans)
     taken = aligned.end - aligned.start
     features = [
         cosine,
@@ -219,7 +222,8 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     near = _likeliest(scores.logistic(measured, encoder.calibration(query.spoken)))
     measured[:, MARGIN_FEATURE] = -FAR
     n_frames = (~outside[near]).sum(axis=1)
-    measured[near, MARGIN_FEATURE] = _margin(projected[near], n_frames, first[near], last[near], query)
+    projected = windows[near] @ encoder.projection.T
+    measured[near, MARGIN_FEATURE] = _margin(projected, n_frames, first[near], last[near], query)
     edge, inside = HALVES * begin, aligned.total > OUTSIDE / 2
     starts, ends = (edge + aligned.start)[inside], (edge + aligned.end)[inside]
     return Candidates(starts, ends, cosine[inside], measured[inside])
@@ -257,11 +261,19 @@ def _border(log_odds: Floats, edges: NDArray[np.int64]) -> Floats:
     return log_probability
 
 
-def _local_scores(log_phones: Floats, query: Query) -> Floats:
-    """(k, w, m): what half frame and state earn for being the same phone."""
+def _local_scores(phones: Floats, outside: NDArray[np.bool_], query: Query) -> Floats:
+    """(HALVES * w, m, k): what half frame and state earn for being the same phone.
+
+    phones (HALVES, N_CLASSES, k * w): log posteriors; outside (k, w): where a window has no frame.
+    """
     if query.spoken:
-        return bounded(np.log(np.exp(log_phones) @ query.states.T + 1e-6))
-    return bounded(log_phones[..., query.states.argmax(axis=1)])
+        same = np.log(query.states @ np.exp(phones) + np.float32(1e-6))
+    else:
+        same = phones[:, query.states.argmax(axis=1)]
+    earned = bounded(same).reshape(HALVES, len(query.states), *outside.shape)
+    earned = np.where(outside, np.float32(OUTSIDE), earned)
+    k, w = outside.shape
+    return np.ascontiguousarray(earned.transpose(3, 0, 1, 2)).reshape(HALVES * w, len(query.states), k)
 
 
 def _matches(recording: Recording, within: str) -> bool:

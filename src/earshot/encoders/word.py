@@ -138,18 +138,25 @@ class WordEncoder(_Towers):
         """The embedding (dim,) of the span that `frames` (n, at least frame_dim) are: unit norm."""
         return _unit(self.projection @ frames[:, : self.frame_dim].sum(axis=0, dtype=np.int32).astype(np.float32))
 
-    def phone_log_probabilities(self, frames: Frames) -> Floats:
-        """(HALVES * n, N_CLASSES) log posteriors of the phones and silence in each half frame."""
-        logits = frames[:, : self.frame_dim].astype(np.float32) @ (self.phone_weights.T / SCALE) + self.phone_bias
-        logits = logits.reshape(-1, N_CLASSES)
-        logits -= logits.max(axis=1, keepdims=True)
-        log_probabilities: Floats = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        return log_probabilities
+    def phone_scores(self, values: Floats) -> Floats:
+        """(HALVES, N_CLASSES, n) log posteriors of the phones and silence in the halves of frames (n, frame_dim)."""
+        scores: Floats = np.matmul(self.phone_weights / np.float32(SCALE), values.T)
+        scores += self.phone_bias[:, None]
+        scores = scores.reshape(HALVES, N_CLASSES, len(values))
+        scores -= scores.max(axis=1, keepdims=True)
+        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return scores
 
-    def border_log_odds(self, frames: Frames) -> Floats:
-        """(HALVES * n,) log odds that a word begins or ends in each half frame."""
+    def phone_log_probabilities(self, frames: Frames) -> Floats:
+        """(HALVES * n, N_CLASSES): the same, half frame by half frame, of stored frames."""
         values = frames[:, : self.frame_dim].astype(np.float32)
-        return (values @ (self.border_weights.T / SCALE) + self.border_bias).reshape(-1).astype(np.float32)
+        return np.ascontiguousarray(self.phone_scores(values).transpose(2, 0, 1)).reshape(-1, N_CLASSES)
+
+    def border_log_odds(self, values: Floats) -> Floats:
+        """(HALVES * n,) log odds that a word begins or ends in each half of frames (n, frame_dim)."""
+        log_odds: Floats = np.matmul(values, self.border_weights.T / np.float32(SCALE))
+        log_odds += self.border_bias
+        return log_odds.reshape(-1)
 
     @cached_property
     def lexicon(self) -> Lexicon:
