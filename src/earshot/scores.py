@@ -42,7 +42,7 @@ def frame_scores(frames: NDArray[np.int8], queries: Floats) -> Floats:
 
 
 def paired(frames: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(ceil(n / 2), d): means of frames 0 and 1, 2 and 3 ... of (n, d), rounded down; half as much to read at a search."""
+    """(ceil(n / 2), d): means of frames 0 and 1, 2 and 3 ... of (n, d), rounded down: half as much to scan."""
     out = np.empty((-(-len(frames) // STRIDE), frames.shape[1]), np.int8)
     for k in range(0, len(out), _ROWS):
         block = frames[STRIDE * k : STRIDE * (k + _ROWS)]

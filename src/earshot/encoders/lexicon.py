@@ -94,7 +94,7 @@ class Lexicon:
             likely = self.log_prior[rows] - MISMATCH * self._cost_within(ids, rows)
             chosen = _greatest(likely, most)
             untried = np.delete(at_best, rows).max(initial=-np.inf)
-            if len(chosen) and likely[chosen[-1]] >= untried or len(rows) < tried:
+            if len(rows) < tried or (len(chosen) and likely[chosen[-1]] >= untried):
                 return rows[chosen]
             tried *= 4
 
