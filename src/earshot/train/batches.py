@@ -90,7 +90,7 @@ class _Speech:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """A chunk of log-mels and what is said in it, in seconds from its start: the phones of whole words, and all phones."""
+    """A chunk of log-mels and, in seconds from its start, what is said in it: whole words as phones, and all phones."""
 
     mel: Floats
     words: tuple[tuple[int, ...], ...]
