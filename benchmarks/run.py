@@ -10,10 +10,12 @@ import importlib
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +29,22 @@ from earshot.types import EarshotError
 
 FINDERS = ("earshot", "dtw_mfcc", "pocketsphinx_kws", "pocketsphinx_text", "fixed_windows")
 ENCODERS = ("downsampled_mfcc", "word_encoder")
-TAKE_ENCODER = ("fixed_windows", "word_encoder")
 
 
 @click.command()
 @click.option("--speech", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of real speech.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Scratch folder, outside the checkout.")
-@click.option("--contender", "names", multiple=True, help="Name of a module in contenders/; all by default.")
+@click.option(
+    "--contender", "names", multiple=True,
+    help="Name of a module in contenders/, as NAME=FOLDER with the word encoder of that folder; all by default.",
+)  # fmt: skip
 @click.option("--task", type=click.Choice(["chapters", "words", "both"]), default="both", show_default=True)
-@click.option("--encoder", default="word", show_default=True, help="Word encoder for contenders that take one.")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER, show_default=False)
-def main(speech: Path, work: Path, names: tuple[str, ...], task: str, encoder: str, folder: Path) -> None:
+def main(speech: Path, work: Path, names: tuple[str, ...], task: str, folder: Path) -> None:
     """Run contenders on the tasks and store their raw results."""
-    setup = Setup(work, folder / "chapters", encoder)
+    setup = Setup(work, folder / "chapters")
     try:
-        built = {_label(name, encoder): _build(name, setup) for name in names or FINDERS + ENCODERS}
+        built = {_label(name): _build(name, setup) for name in names or FINDERS + ENCODERS}
         if task in ("chapters", "both"):
             run_chapters({n: c for n, c in built.items() if hasattr(c, "prepare")}, tasks.chapters(speech, work), setup)
         if task in ("words", "both"):
@@ -124,6 +127,7 @@ def command_line(module: str) -> str:
     """The command of this run; folders of this machine are called DIR."""
     words = [module, *sys.argv[1:]]
     plain = ["DIR" if words[k - 1] in ("--speech", "--work", "--results") else word for k, word in enumerate(words)]
+    plain = [re.sub("=.*/", "=DIR/", word) for word in plain]
     return f"python -m {shlex.join(plain)}"
 
 
@@ -138,14 +142,15 @@ class _Clock:
         return round(time.perf_counter() - wall, 2), round(time.process_time() - cpu, 2)
 
 
-def _label(name: str, encoder: str) -> str:
-    """The name in the results: the contender's, and its encoder's where it takes one; Earshot's own goes without."""
-    if name in TAKE_ENCODER or (name == "earshot" and encoder != "word"):
-        return f"{name}-{Path(encoder).stem}"
-    return name
+def _label(name: str) -> str:
+    """The name in the results: the contender's, and its encoder's where it is given one."""
+    name, _, encoder = name.partition("=")
+    return f"{name}-{Path(encoder).name}" if encoder else name
 
 
 def _build(name: str, setup: Setup) -> Any:
+    name, _, encoder = name.partition("=")
+    setup = replace(setup, encoder=encoder or setup.encoder)
     try:
         module = importlib.import_module(f"benchmarks.contenders.{name}")
     except ModuleNotFoundError as error:

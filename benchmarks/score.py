@@ -17,10 +17,12 @@ from benchmarks import store
 from benchmarks.store import Run, Trials
 from earshot import metrics
 from earshot.metrics import Matching, Reference
+from earshot.pronounce import PHONES, pronounce
 from earshot.types import EarshotError
 
 RATES = (1, 5, 20)
 LETTERS = {"5 letters": (5, 5), "6": (6, 6), "7": (7, 7), "8": (8, 8), "9 and more": (9, 99)}
+FEWEST_WORDS = 20
 CURVE = np.geomspace(0.1, 100, 61)
 COLUMNS = (
     "contender | MTWV | OTWV | MAP | P@10 | EER span | EER utterance | R@1 | R@5 | R@20 | start ms | end ms | "
@@ -63,6 +65,7 @@ def chapters_page(trials: Trials, runs: list[Run]) -> str:
         ("Typed, the words that every contender can search for", by_kind["typed"], answerable),
     ]
     where = [line for kind in ("typed", "spoken") for line in breakdown(kind, trials, by_kind[kind])]
+    where += by_phone(trials, by_kind["typed"])
     ceiling = metrics.precision_ceiling(_match(trials, [], set(trials.words["typed"])), 10)
     parts = ["# Term detection in whole chapters", LEGEND.format(ceiling=ceiling)]
     parts += [line for title, chosen, words in tables if chosen for line in table(title, trials, chosen, words)]
@@ -96,6 +99,21 @@ def breakdown(kind: str, trials: Trials, runs: list[Run]) -> Iterator[str]:
         by_letters = [metrics.mean_average_precision(_match(trials, [run], group)) for group in groups.values()]
         by_recording = [metrics.mean_average_precision(_match(trials, [run], set(words), one)) for one in recordings]
         yield f"| {run.contender} | {' | '.join(f'{figure:.3f}' for figure in (*by_letters, *by_recording))} |"
+    yield ""
+
+
+def by_phone(trials: Trials, runs: list[Run]) -> Iterator[str]:
+    """A Markdown table of mean average precision of typed words by the phones that they hold."""
+    phones = {word: set(pronounce(word, most=1)[0]) for word in trials.words["typed"]}
+    holding = {phone: {word for word in phones if phone in phones[word]} for phone in PHONES}
+    holding = {phone: words for phone, words in holding.items() if len(words) >= FEWEST_WORDS}
+    yield f"## Typed words by the phones they hold (those of at least {FEWEST_WORDS} words): mean average precision\n"
+    yield f"| contender | {' | '.join(holding)} |"
+    yield f"|{'---|' * (1 + len(holding))}"
+    yield f"| words | {' | '.join(str(len(words)) for words in holding.values())} |"
+    for run in runs:
+        figures = [metrics.mean_average_precision(_match(trials, [run], words)) for words in holding.values()]
+        yield f"| {run.contender} | {' | '.join(f'{figure:.2f}' for figure in figures)} |"
     yield ""
 
 

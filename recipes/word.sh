@@ -27,6 +27,6 @@ torchrun --nproc-per-node 2 -m earshot.train.word "$recipe" --corpora "$work/cor
 python -m earshot.train.export "$work/runs/$name/last.pt" --priors "$work/corpora/priors.npz" \
     --card "recipes/$name-card.toml" --out "$out"
 python -m earshot.train.calibrate "$recipe" --corpora "$work/corpora" --weights "$out"
-python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --encoder "$out" --results "$work/results" \
-    --contender earshot --contender word_encoder --contender downsampled_mfcc
+python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --results "$work/results" \
+    --contender "earshot=$out" --contender "word_encoder=$out" --contender downsampled_mfcc
 python -m benchmarks.score --results "$work/results"

@@ -1,4 +1,4 @@
-"""For the task "words": the word encoder named by `--encoder`, as Earshot loads it, or the one in that folder.
+"""For the task "words": the word encoder that Earshot ships, or the one of a folder (`word_encoder=FOLDER`).
 
 In: clips and typed words. Out: unit vectors of one space.
 """
