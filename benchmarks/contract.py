@@ -56,7 +56,10 @@ class Setup:
 
 
 class Contender(Protocol):
-    """A system that finds words in recordings. `kinds` lists the queries it takes: "typed", "spoken" or both."""
+    """A system that finds words in recordings. `kinds` lists the queries it takes: "typed", "spoken" or both.
+
+    One whose scores are probabilities says so with `probabilities = True`.
+    """
 
     kinds: tuple[str, ...]
 

@@ -82,6 +82,7 @@ def run_chapters(contenders: dict[str, Contender], task: tasks.Chapters, setup: 
                 search_seconds=seconds,
                 search_cpu=cpu,
                 detections=detections,
+                probabilities=getattr(contender, "probabilities", False),
             )
             click.echo(f"{store.save_run(setup.results, run)}: {len(detections)} detections, {seconds:.1f} s")
 

@@ -25,11 +25,13 @@ LETTERS = {"5 letters": (5, 5), "6": (6, 6), "7": (7, 7), "8": (8, 8), "9 and mo
 FEWEST_WORDS = 20
 CURVE = np.geomspace(0.1, 100, 61)
 COLUMNS = (
-    "contender | MTWV | OTWV | MAP | P@10 | EER span | EER utterance | R@1 | R@5 | R@20 | start ms | end ms | "
+    "contender | MTWV | MTWV kst | ATWV kst | OTWV | MAP | P@10 | EER span | EER utterance | R@1 | R@5 | R@20 | start ms | end ms | "
     "missing words | indexing x real time | search s/query"
 )
 LEGEND = """\
-MTWV, OTWV: term-weighted value (beta 999.9) at the one best threshold for all words, and at each word's own. MAP: mean
+MTWV, OTWV: term-weighted value (beta 999.9) at the one best threshold for all words, and at each word's own. kst: with
+keyword-specific thresholds (Miller et al. 2007): for systems whose scores are probabilities, the threshold that pays for
+a word said as often as its probabilities add up to; at the best offset for all words, and as it is (ATWV). MAP: mean
 average precision over words. P@10: precision of the ten best; its ceiling is {ceiling:.3f}, as most words occur less
 than ten times. EER span: over one-second trials; EER utterance: over word x utterance trials; both pooled under one
 threshold. R@n: share of references found at n false alarms per keyword-hour, one threshold. start, end: mean distance
@@ -122,18 +124,28 @@ def _row(trials: Trials, run: Run, words: set[str]) -> list[str]:
     references = [reference for reference in trials.references if reference.query in words]
     mtwv, threshold = metrics.mtwv(matching)
     start, end = metrics.boundary_error(matching, threshold)
-    figures = [mtwv, metrics.otwv(matching), metrics.mean_average_precision(matching)]
+    figures = [mtwv, *_keyword_specific(trials, run, references)]
+    figures += [metrics.otwv(matching), metrics.mean_average_precision(matching)]
     figures += [metrics.precision_at(matching, 10)]
     figures += [metrics.span_eer(matching), metrics.utterance_eer(references, run.detections, trials.utterances)]
     figures += [metrics.recall_at_false_alarms(matching, rate) for rate in RATES]
     return [
         run.contender,
-        *(f"{figure:.3f}" for figure in figures),
+        *("-" if np.isnan(figure) else f"{figure:.3f}" for figure in figures),
         *("-" if np.isnan(error) else f"{1000 * error:.0f}" for error in (start, end)),
         str(len(words & set(run.skipped))),
         "-" if run.prepare_cpu < 1e-2 else f"{run.speech_seconds / run.prepare_cpu:.1f}",
         f"{run.search_cpu / run.queries:.3f}",
     ]
+
+
+def _keyword_specific(trials: Trials, run: Run, references: list[Reference]) -> tuple[float, float]:
+    """MTWV and ATWV with keyword-specific thresholds, of a system whose scores are probabilities."""
+    if not run.probabilities:
+        return np.nan, np.nan
+    detections = metrics.keyword_specific(run.detections, trials.speech_seconds)
+    matching = metrics.match(references, detections, trials.speech_seconds)
+    return metrics.mtwv(matching)[0], metrics.atwv(matching, 0.0)
 
 
 def _match(trials: Trials, runs: list[Run], words: set[str], recording: str | None = None) -> Matching:

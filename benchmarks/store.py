@@ -34,6 +34,7 @@ class Run:
     """One contender on one kind of query. `_seconds` is wall time, `_cpu` processor time.
 
     `prepare_stored`: the work was done in an earlier run and only loaded; both times are that run's processor time.
+    `probabilities`: the detections' scores are the probability that each is right.
     """
 
     contender: str
@@ -48,6 +49,7 @@ class Run:
     search_seconds: Seconds
     search_cpu: Seconds
     detections: list[Detection]
+    probabilities: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,17 @@ def test_mtwv_of_useless_detections_is_silence() -> None:
     assert np.isnan(metrics.boundary_error(empty)).all()
 
 
+def test_keyword_specific_scores_are_positive_where_a_detection_is_worth_its_risk() -> None:
+    """ "one" is expected 1.2 times in 1201.2 s: worth accepting from odds of 999.9 * 1.2 / 1200, that is 1, on."""
+    said = [Detection("one", "r", 0, 1, 0.9), Detection("one", "r", 5, 6, 0.3), Detection("two", "r", 5, 6, 0.3)]
+    high, low, rare = (d.score for d in metrics.keyword_specific(said, 1201.2))
+    assert high == pytest.approx(np.log(9), abs=1e-3)
+    assert low == pytest.approx(np.log(3 / 7), abs=1e-3)
+    assert rare > low
+    certain = metrics.keyword_specific([Detection("one", "r", 0, 1, 1.0), Detection("two", "r", 0, 1, 0.0)], 10.0)
+    assert all(np.isfinite(d.score) for d in certain)
+
+
 def test_mean_average_precision_counts_references_never_found() -> None:
     # one: precision 1 at its only hit of two references; two: precision 1/2 at its only reference
     assert metrics.mean_average_precision(MATCHING) == pytest.approx((0.5 + 0.5) / 2)

@@ -18,6 +18,7 @@ from earshot.metrics import Detection
 
 class Earshot:
     kinds = ("typed", "spoken")
+    probabilities = True
 
     def __init__(self, folder: Path, encoder: str) -> None:
         self.folder, self.encoder = folder, encoder

@@ -45,6 +45,7 @@ class PocketsphinxText:
 
     store: Path
     kinds: tuple[str, ...] = ("typed",)
+    probabilities: bool = True
 
     def prepare(self, recordings: Sequence[Source]) -> Seconds | None:
         seconds = None if self.store.exists() else _decode_all(recordings, self.store)

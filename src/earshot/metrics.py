@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -270,6 +270,25 @@ def otwv(matching: Matching) -> float:
         own = matching.keyword == keyword
         best += float(_running_total(values[own], matching.scores[own])[0].max())
     return best / len(matching.keywords)
+
+
+def keyword_specific(detections: Iterable[Detection], seconds: Seconds) -> list[Detection]:
+    """Detections scored by probability -> scored by log odds above what is worth accepting for their keyword.
+
+    A detection adds to the term-weighted value when p / N outweighs 999.9 (1 - p) / (seconds - N); N, how often the
+    keyword is said, is taken to be the sum of its probabilities (keyword-specific thresholds; Miller et al., "Rapid and
+    accurate spoken term detection", Interspeech 2007). A score of 0 or more is worth accepting.
+    """
+    detections = list(detections)
+    expected: dict[str, float] = defaultdict(float)
+    for d in detections:
+        expected[d.query] += d.score
+    specific = []
+    for d in detections:
+        n = min(max(expected[d.query], 1e-6), seconds / 2)
+        p = min(max(d.score, 1e-9), 1 - 1e-9)
+        specific.append(replace(d, score=float(np.log(p / (1 - p)) - np.log(TWV_BETA * n / (seconds - n)))))
+    return specific
 
 
 def _values(matching: Matching) -> Floats:
