@@ -25,19 +25,19 @@ LETTERS = {"5 letters": (5, 5), "6": (6, 6), "7": (7, 7), "8": (8, 8), "9 and mo
 FEWEST_WORDS = 20
 CURVE = np.geomspace(0.1, 100, 61)
 COLUMNS = (
-    "contender | MTWV | MTWV kst | ATWV kst | OTWV | MAP | P@10 | EER span | EER utterance | R@1 | R@5 | R@20 | start ms | end ms | "
-    "missing words | indexing x real time | search s/query"
+    "contender | MTWV | MTWV kst | ATWV kst | OTWV | MAP | P@10 | EER span | EER utterance | R@1 | R@5 | R@20 | "
+    "start ms | end ms | missing words | indexing x real time | search s/query"
 )
 LEGEND = """\
 MTWV, OTWV: term-weighted value (beta 999.9) at the one best threshold for all words, and at each word's own. kst: with
-keyword-specific thresholds (Miller et al. 2007): for systems whose scores are probabilities, the threshold that pays for
-a word said as often as its probabilities add up to; at the best offset for all words, and as it is (ATWV). MAP: mean
-average precision over words. P@10: precision of the ten best; its ceiling is {ceiling:.3f}, as most words occur less
-than ten times. EER span: over one-second trials; EER utterance: over word x utterance trials; both pooled under one
-threshold. R@n: share of references found at n false alarms per keyword-hour, one threshold. start, end: mean distance
-from the truth of what is found at the MTWV threshold. A hit is correct when its midpoint lies within 0.5 s of the word;
-a word inside a longer one does not count. Missing words: those the contender cannot search for; they count as missed.
-Speeds are processor time of one run on a machine that others used too: compare ratios.
+keyword-specific thresholds (Miller et al. 2007): for systems whose scores are probabilities, the threshold that pays
+for a word said as often as its probabilities add up to; at the best offset for all words, and as it is (ATWV). MAP:
+mean average precision over words. P@10: precision of the ten best; its ceiling is {ceiling:.3f}, as most words occur
+less than ten times. EER span: over one-second trials; EER utterance: over word x utterance trials; both pooled under
+one threshold. R@n: share of references found at n false alarms per keyword-hour, one threshold. start, end: mean
+distance from the truth of what is found at the MTWV threshold. A hit is correct when its midpoint lies within 0.5 s of
+the word; a word inside a longer one does not count. Missing words: those the contender cannot search for; they count
+as missed. Speeds are processor time of one run on a machine that others used too: compare ratios.
 """
 
 

@@ -29,4 +29,12 @@ python -m earshot.train.export "$work/runs/$name/last.pt" --priors "$work/corpor
 python -m earshot.train.calibrate "$recipe" --corpora "$work/corpora" --weights "$out"
 python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --results "$work/results" \
     --contender "earshot=$out" --contender "word_encoder=$out" --contender downsampled_mfcc
+for checkpoint in "$work/runs/$name"/step-*.pt; do # the learning curve, where the recipe keeps weights for one
+    step=$(basename "$checkpoint" .pt)
+    test -e "$checkpoint" || continue
+    python -m earshot.train.export "$checkpoint" --priors "$work/corpora/priors.npz" --card "recipes/$name-card.toml" \
+        --out "$work/weights/$name-$step"
+    python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --results "$work/results" --task words \
+        --contender "word_encoder=$work/weights/$name-$step"
+done
 python -m benchmarks.score --results "$work/results"
