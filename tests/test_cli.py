@@ -159,6 +159,8 @@ def test_the_library_is_named_by_option_or_environment(
         assert (tmp_path / name / "library.db").exists()
     code, _, err = run("status", "-l", "s3://bucket/x")
     assert code == 1 and "cannot keep a library at 's3://bucket/x'" in err
+    code, _, err = run("find", "gradient", "-l", path)
+    assert code == 1 and f"{path} is a file" in err
 
 
 def test_find_prints_json_lines_when_piped(run: Earshot, indexed: None) -> None:
@@ -198,7 +200,13 @@ def test_find_passes_on_what_it_is_asked(run: Earshot, indexed: None, tmp_path: 
     FakeSearcher.asked.clear()
     for within in ("talks", "./talks/a*", "*.mp3"):
         run("find", "x", "--in", within)
-    assert [within for *_, within in FakeSearcher.asked] == [f"{tmp_path}/talks/*", f"{tmp_path}/talks/a*", "*.mp3"]
+    asked = list(dict.fromkeys(within for *_, within in FakeSearcher.asked))
+    assert asked == [f"{tmp_path}/talks/*", f"{tmp_path}/talks/a*", "*.mp3"]
+
+
+def test_find_names_what_matches_no_recording(run: Earshot, indexed: None) -> None:
+    code, out, err = run("find", "gradient", "--in", "nowhere")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "--in nowhere" in err
 
 
 def test_find_merges_queries_best_first(run: Earshot, indexed: None) -> None:
@@ -322,6 +330,8 @@ def test_clip_cuts(run: Earshot, talk: Talk) -> None:
         code, out, err = run("clip", *arguments)
         assert (code, out) == (1, "") and err.count("\n") == 1
     assert not Path("x.wav").exists()
+    code, _, err = run("clip", "a.wav@0:00.5-1.25", "out.mp3")
+    assert code == 2 and "wav" in err and not Path("out.mp3").exists()
 
 
 def test_remove_takes_out_recordings_folders_and_failures(run: Earshot, talk: Talk) -> None:

@@ -133,7 +133,10 @@ def test_top_threshold_and_within(searcher: Searcher) -> None:
     assert all(hit.probability >= 0.9 for hit in searcher.find("telescope", top=None, threshold=0.9))
     assert {hit.recording.path for hit in searcher.find("telescope", within="*/news.wav")} == {"/b/news.wav"}
     assert {hit.recording.path for hit in searcher.find("telescope", within="talk.*")} == {"/a/talk.wav"}
+    assert {hit.recording.path for hit in searcher.find("telescope", within="b")} == {"/b/news.wav"}
     assert searcher.find("telescope", within="nothing*") == []
+    with pytest.raises(TypeError, match="list"):
+        searcher.find(["telescope"])
 
 
 def test_a_changed_library_is_noticed(searcher: Searcher) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +70,19 @@ def test_stored_norms_are_those_of_the_spans(encoder: WordEncoder) -> None:
 def test_phone_probabilities_sum_to_one(encoder: WordEncoder) -> None:
     frames = encoder.frames([log_mel(noise(1.0))])[0]
     np.testing.assert_allclose(np.exp(encoder.phone_log_probabilities(frames)).sum(axis=1), 1, rtol=1e-4)
+
+
+def test_one_text_is_not_taken_for_many_letters(encoder: WordEncoder) -> None:
+    with pytest.raises(TypeError, match="list"):
+        encoder.embed_text("gradient")
+
+
+def test_onnx_runtime_tells_nobody_what_runs(tmp_path: Path) -> None:
+    """Version 1.32 began to keep a device id in the user's folder and to send what was run to its maker."""
+    code = "import earshot; earshot.encoders.load('word').embed_text(['gradient'])"
+    unset = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code], env=unset | {"HOME": str(tmp_path)}, check=True)
+    assert not list(tmp_path.rglob("*onnxruntime*"))
 
 
 def test_what_has_no_pronunciation_is_a_query_error(encoder: WordEncoder) -> None:

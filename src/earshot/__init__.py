@@ -7,9 +7,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from earshot.types import AudioError, Clip, EarshotError, EncoderError, Hit, LibraryError, QueryError, Recording
+
+# ONNX Runtime from 1.32 on keeps a device id and tells its maker what ran, unless this is set before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from earshot import encoders

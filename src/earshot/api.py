@@ -43,7 +43,8 @@ class Status:
 def open(uri: str | os.PathLike[str], *, encoder: WordEncoder | None = None) -> Library:
     """The library in the folder `uri` (a path or a file:// address), there or yet to be made by `Library.index`.
 
-    `encoder` takes the place of the word encoder that Earshot ships. LibraryError for any other kind of address.
+    `encoder` takes the place of the word encoder that Earshot ships. LibraryError for any other kind of address, and
+    for a file.
     """
     address = os.fspath(uri)
     scheme, found, _ = address.partition("://")
@@ -51,6 +52,8 @@ def open(uri: str | os.PathLike[str], *, encoder: WordEncoder | None = None) -> 
         raise LibraryError(f"cannot keep a library at {address!r}: name a folder")
     if found:
         address = urllib.request.url2pathname(urllib.parse.urlsplit(address).path)
+    if os.path.isfile(address):
+        raise LibraryError(f"{address} is a file; a library is a folder of its own")
     return Library(Path(address), encoder)
 
 

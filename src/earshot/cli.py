@@ -165,8 +165,11 @@ def find(
     elif hits:
         click.echo(output.text_of(hits, format))
     if missed := ", ".join(f"'{query}'" for query in asked if not found[query]):
+        if within and not any(library.find(query, top=1, within=_glob(within)) for query in asked):
+            raise click.UsageError(f"No recording with speech in it has a path that matches --in {within}.")
         where = f" in {within}" if within else ""
-        lower = f" with a probability of {threshold:g} or more: lower it, as in --threshold {threshold / 10:g}"
+        least = min(0.1, threshold / 10)
+        lower = f" with a probability of {threshold:g} or more: lower it, as in --threshold {least:g}"
         output.complain(f"no hit for {missed}{where}{lower if threshold else ''}")
 
 
@@ -194,6 +197,8 @@ def clip(clip: Clip, out: str) -> None:
     """Cut a clip out of a recording: 16 kHz, mono, wav."""
     from earshot import audio
 
+    if not out.lower().endswith(".wav"):
+        raise click.UsageError(f"{out}: clips are written as wav; name it OUT.wav.")
     audio.write_wav(out, audio.load(clip))
 
 

@@ -210,7 +210,12 @@ def _load_with_context(clip: Clip, start: Seconds) -> Floats:
     try:
         return load(Clip(clip.path, start, clip.end + CONTEXT))
     except AudioError:
+        pass
+    try:
         return load(Clip(clip.path, start, clip.end))
+    except AudioError:
+        load(clip)  # says what is wrong with the clip as it was asked for
+        raise
 
 
 def _check_length(clip: Clip, seconds: Seconds) -> None:

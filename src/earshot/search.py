@@ -110,6 +110,8 @@ class Searcher:
         query: a word or phrase, or a spoken example. threshold: of the probability. within: a glob over paths.
         QueryError for a query that cannot be searched for; AudioError for a clip that cannot be read.
         """
+        if not isinstance(query, str | Clip):
+            raise TypeError(f"a query is a text or a Clip, not {type(query).__name__}")
         ways = typed_query(query, self.encoder) if isinstance(query, str) else spoken_query(query, self.encoder)
         self._notice_changes()
         recordings = self._recordings
@@ -277,4 +279,6 @@ def _local_scores(phones: Floats, outside: NDArray[np.bool_], query: Query) -> F
 
 
 def _matches(recording: Recording, within: str) -> bool:
-    return fnmatch.fnmatch(recording.path, within) or fnmatch.fnmatch(recording.path, f"*/{within}")
+    """Whether the path is or ends as the glob says, or lies below a folder that does."""
+    ends = f"*/{within.rstrip('/')}"
+    return any(fnmatch.fnmatch(recording.path, glob) for glob in (within, ends, f"{ends}/*"))

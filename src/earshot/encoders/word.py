@@ -179,7 +179,7 @@ class WordEncoder(_Towers):
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Embeddings (n, dim) of words or phrases by their first pronunciation. QueryError where one has none."""
-        return self.embed_phones([pronounce(text, most=1)[0] for text in texts])
+        return self.embed_phones(_first_pronunciations(texts))
 
     def embed_phones(self, pronunciations: Sequence[Sequence[str]]) -> Floats:
         """Embeddings (n, dim) of the phones (ARPAbet without stress) of whole words."""
@@ -214,7 +214,7 @@ class IsolatedEncoder(_Towers):
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Embeddings (n, dim) of words by their first pronunciation. QueryError where one has none."""
-        return run_text(self._text, [phone_ids(pronounce(text, most=1)[0]) for text in texts])
+        return run_text(self._text, [phone_ids(phones) for phones in _first_pronunciations(texts)])
 
 
 def load_folder(folder: Path, name: str = "word") -> WordEncoder | IsolatedEncoder:
@@ -261,6 +261,12 @@ _ARRAYS = (
     "border_bias",
     "phone_seconds",
 )
+
+
+def _first_pronunciations(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    if isinstance(texts, str):
+        raise TypeError("texts are a list; one text is a list of one")
+    return [tuple(pronounce(text, most=1)[0]) for text in texts]
 
 
 def run_text(session: InferenceSession, texts: Sequence[Sequence[int]]) -> Floats:
