@@ -17,48 +17,55 @@ def test_frame_scores_are_inner_products() -> None:
     )
 
 
-def test_frames_left_counts_down_in_each_stretch() -> None:
-    assert scores.frames_left(np.array([0, 3, 3, 5])).tolist() == [3, 2, 1, 2, 1]
+def test_pairs_begin_anew_in_each_stretch() -> None:
+    """Stretches of 9, 0 and 2 frames: two blocks of four pairs, then one."""
+    firsts, left = scores.pairs_of(np.array([0, 9, 9, 11]))
+    assert firsts.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 9, 11, 13, 15]
+    assert left.tolist() == [9, 7, 5, 3, 1, -1, -3, -5, 2, 0, -2, -4]
+
+
+def test_means_of_pairs_are_rounded_down() -> None:
+    frames = np.array([[1, -127], [2, -127], [127, 3], [9, 8]], np.int8)
+    found = scores.means(frames, scores.pairs_of(np.array([0, 3, 4])))
+    assert found.tolist() == [[1, -127], [63, 1], [0, 0], [0, 0], [4, 4], [0, 0], [0, 0], [0, 0]]
 
 
 def norms(offsets: list[int], *lengths: int) -> dict[int, np.ndarray]:
     """As if frames were orthogonal: the norm of a sum grows with the root of its length."""
-    left = scores.frames_left(np.array(offsets))[:: scores.STRIDE]
+    left = scores.pairs_of(np.array(offsets)).left
     return {length: np.where(left < length, 0, length**-0.5).astype(np.float32) for length in lengths}
 
 
 def test_candidates_find_the_planted_span_with_its_length() -> None:
     similarity = np.full(100, -2.0, np.float32)
     similarity[45:50] = 2.0
-    starts, lengths = scores.candidates(similarity, norms([0, 200], 5, 10, 20), 1)
-    assert (starts.tolist(), lengths.tolist()) == ([90], [10])
+    pairs, lengths = scores.candidates(similarity, norms([0, 200], 5, 10, 20), 1)
+    assert (pairs.tolist(), lengths.tolist()) == ([45], [10])
 
 
 def test_candidates_may_be_of_an_odd_length() -> None:
     """A span of five frames whose last is the first half of a pair that is half as like the query."""
     similarity = np.full(100, -2.0, np.float32)
     similarity[45:47], similarity[47] = 2.0, 1.0
-    starts, lengths = scores.candidates(similarity, norms([0, 200], 3, 5, 9), 1)
-    assert (starts.tolist(), lengths.tolist()) == ([90], [5])
-
-
-def test_pairs_of_frames_are_means_rounded_down() -> None:
-    frames = np.array([[1, -127], [2, -127], [127, 3], [127, 0], [9, 8]], np.int8)
-    assert scores.paired(frames).tolist() == [[1, -127], [127, 1], [4, 4]]
+    pairs, lengths = scores.candidates(similarity, norms([0, 200], 3, 5, 9), 1)
+    assert (pairs.tolist(), lengths.tolist()) == ([45], [5])
 
 
 def test_candidates_stay_inside_a_stretch() -> None:
-    similarity = np.zeros(15, np.float32)
-    similarity[4:7] = 2.0  # across the border of two stretches
-    starts, lengths = scores.candidates(similarity, norms([0, 10, 30], 4, 6), 50)
+    offsets = np.array([0, 10, 30])
+    similarity = np.zeros(20, np.float32)
+    similarity[[3, 4, 8, 9]] = 2.0  # across the border of two stretches
+    pairs, lengths = scores.candidates(similarity, norms([0, 10, 30], 4, 6), 50)
+    starts = scores.pairs_of(offsets).firsts[pairs]
+    assert {0, 1} == set(np.searchsorted(offsets, starts, side="right") - 1)
     assert all(start + length <= (10 if start < 10 else 30) for start, length in zip(starts, lengths, strict=True))
 
 
 def test_no_candidates_where_every_stretch_is_too_short() -> None:
-    starts, _ = scores.candidates(np.ones(2, np.float32), norms([0, 2, 4], 3), 5)
-    assert len(starts) == 0
-    starts, _ = scores.candidates(np.ones(1, np.float32), norms([0, 2], 3), 5)
-    assert len(starts) == 0
+    pairs, _ = scores.candidates(np.ones(8, np.float32), norms([0, 2, 4], 3), 5)
+    assert len(pairs) == 0
+    pairs, _ = scores.candidates(np.ones(4, np.float32), norms([0, 2], 30), 5)
+    assert len(pairs) == 0
 
 
 def test_span_cosine_against_the_definition() -> None:

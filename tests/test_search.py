@@ -139,6 +139,14 @@ def test_top_threshold_and_within(searcher: Searcher) -> None:
         searcher.find(["telescope"])
 
 
+def test_what_else_is_in_the_library_changes_no_hit(searcher: Searcher) -> None:
+    for query in ("telescope", "monetary fund"):
+        everywhere = searcher.find(query, top=None)
+        for name in ("talk.wav", "news.wav"):
+            alone = searcher.find(query, top=None, within=name)
+            assert alone == [hit for hit in everywhere if hit.recording.path.endswith(name)]
+
+
 def test_a_changed_library_is_noticed(searcher: Searcher) -> None:
     assert searcher.find("telescope", within="*/new.wav") == []
     searcher.find("telescope")

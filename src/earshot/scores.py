@@ -19,7 +19,11 @@ _ROWS = 2_048
 STRIDE = 2
 """A span that is sought begins at every such frame; alignment finds where exactly."""
 _BLOCK = 4
-"""At most one candidate starts in so many pairs of frames."""
+"""At most one candidate begins in so many pairs of frames."""
+
+
+OVERLAP = 0.3
+"""Spans that share so much of the shorter of them are one place."""
 
 
 class Aligned(NamedTuple):
@@ -41,33 +45,44 @@ def frame_scores(frames: NDArray[np.int8], queries: Floats) -> Floats:
     return out
 
 
-def paired(frames: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(ceil(n / 2), d): means of frames 0 and 1, 2 and 3 ... of (n, d), rounded down: half as much to scan."""
-    out = np.empty((-(-len(frames) // STRIDE), frames.shape[1]), np.int8)
+class Pairs(NamedTuple):
+    """Pairs of frames, each stretch's from its first frame on and filled up to whole blocks of candidates, so that
+    what is found in a stretch does not depend on those before it. firsts (p,): the first frame of each pair; left (p,):
+    how many frames there are from it to the end of its stretch, 0 or less where the pair only fills up."""
+
+    firsts: Ints
+    left: Ints
+
+
+def pairs_of(stretch_offsets: Ints) -> Pairs:
+    """The pairs of stretches of which number k is frames [offsets[k], offsets[k + 1])."""
+    counts = _BLOCK * -(-np.diff(stretch_offsets) // (STRIDE * _BLOCK))
+    before = np.cumsum(counts) - counts
+    firsts = np.repeat(stretch_offsets[:-1] - STRIDE * before, counts) + STRIDE * np.arange(counts.sum())
+    return Pairs(firsts, np.repeat(stretch_offsets[1:], counts) - firsts)
+
+
+def means(frames: NDArray[np.int8], pairs: Pairs) -> NDArray[np.int8]:
+    """(p, d): means of the two frames of each pair, rounded down, of (n, d): half as much to scan."""
+    out = np.empty((len(pairs.firsts), frames.shape[1]), np.int8)
+    last = len(frames) - 1
     for k in range(0, len(out), _ROWS):
-        block = frames[STRIDE * k : STRIDE * (k + _ROWS)]
-        if len(block) % STRIDE:
-            block = np.concatenate([block, np.zeros_like(block[:1])])
-        out[k : k + _ROWS] = np.add(block[::STRIDE], block[1::STRIDE], dtype=np.int16) >> 1
+        firsts, left = pairs.firsts[k : k + _ROWS], pairs.left[k : k + _ROWS]
+        one, two = frames[np.minimum(firsts, last)], frames[np.minimum(firsts + 1, last)]
+        one[left < 1], two[left < 2] = 0, 0
+        out[k : k + _ROWS] = np.add(one, two, dtype=np.int16) >> 1
     return out
 
 
-def frames_left(stretch_offsets: Ints) -> NDArray[np.int32]:
-    """For each frame how many there are from it to the end of its stretch; stretch k is [offsets[k], offsets[k+1])."""
-    ends = np.repeat(stretch_offsets[1:], np.diff(stretch_offsets))
-    return (ends - np.arange(len(ends))).astype(np.int32)
-
-
 def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) -> tuple[Ints, Ints]:
-    """The `top` spans of greatest cosine: (start frame, length), at most one start every 8 frames.
+    """The `top` spans of greatest cosine: (pair that it begins with, length in frames), one of a block at most.
 
     scores (p,): inner products of one query with the sums of pairs of projected frames; where a span ends amid a pair,
     half of that counts. inverse_norms: for each length to try, one over the norm of the sum of that many projected
     frames from the first of each pair on; 0 where the stretch ends before. Spans of a negative cosine are left out.
     """
     total = np.concatenate([[0.0], np.cumsum(scores, dtype=np.float64)])
-    best = np.zeros(-(-len(scores) // _BLOCK) * _BLOCK, np.float32)
-    cosines = np.empty(len(best), np.float32)
+    best, cosines = np.zeros(len(scores), np.float32), np.empty(len(scores), np.float32)
     lengths = [length for length in inverse_norms if length <= STRIDE * len(scores)]
     for length in lengths:
         whole, half = divmod(length, STRIDE)
@@ -88,7 +103,7 @@ def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) ->
         begin = pairs[fits]
         ends = (total[begin + length // STRIDE] + total[begin + -(-length // STRIDE)]) / 2
         tried[row, fits] = (ends - total[begin]) * inverse_norms[length][begin]
-    return pairs * STRIDE, np.array(lengths, np.int64)[tried.argmax(axis=0)] if len(pairs) else pairs
+    return pairs, np.array(lengths, np.int64)[tried.argmax(axis=0)] if len(pairs) else pairs
 
 
 def span_cosines(frames: Floats, projection: Floats, query: Floats, spans: Sequence[tuple[Ints, Ints]]) -> Floats:
@@ -194,7 +209,7 @@ def overlapping_cosines(
 
 
 def suppress(starts: Ints | Floats, ends: Ints | Floats, groups: Ints, ranking: Floats) -> Ints:
-    """Indices of spans to keep, best first: a span gives way to a better one of its group that it overlaps by half.
+    """Indices of spans to keep, best first: a span gives way to a better one of its group that it overlaps by OVERLAP.
 
     Overlap is measured against the shorter of the two.
     """
@@ -204,7 +219,7 @@ def suppress(starts: Ints | Floats, ends: Ints | Floats, groups: Ints, ranking: 
         rivals = by_group.setdefault(int(groups[k]), [])
         mine = ends[k] - starts[k]
         if all(
-            min(ends[k], ends[r]) - max(starts[k], starts[r]) < 0.5 * min(mine, ends[r] - starts[r]) for r in rivals
+            min(ends[k], ends[r]) - max(starts[k], starts[r]) < OVERLAP * min(mine, ends[r] - starts[r]) for r in rivals
         ):
             rivals.append(int(k))
             kept.append(int(k))

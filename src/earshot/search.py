@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from earshot import scores
-from earshot.encoders.clock import FRAME_SECONDS, HALF_SECONDS, HALVES, half_centres
+from earshot.encoders.clock import HALF_SECONDS, HALVES, half_centres
 from earshot.encoders.word import WordEncoder
 from earshot.features import Floats
 from earshot.frames import FrameTable
@@ -50,17 +50,19 @@ class Haystack:
     """Frames of a library, or of a piece of one, and what is worked out of them once for all queries."""
 
     table: FrameTable
+    firsts: NDArray[np.int64]
+    """(p,): the frame that each pair of frames begins with."""
     pairs: NDArray[np.int8]
     inverse_norms: dict[int, Floats]
 
     @classmethod
     def of(cls, table: FrameTable, encoder: WordEncoder) -> Haystack:
         """The table with what searching needs."""
-        left = scores.frames_left(table.stretch_offsets)[:: scores.STRIDE]
-        norms = encoder.inverse_norms(table.vectors[:: scores.STRIDE])
+        pairs = scores.pairs_of(table.stretch_offsets)
+        norms = encoder.inverse_norms(table.vectors[np.minimum(pairs.firsts, len(table.vectors) - 1)])
         for length, inverse in norms.items():
-            inverse[left < length] = 0
-        return cls(table, scores.paired(table.vectors[:, : encoder.frame_dim]), norms)
+            inverse[pairs.left < length] = 0
+        return cls(table, pairs.firsts, scores.means(table.vectors[:, : encoder.frame_dim], pairs), norms)
 
     def similarity(self, ways: Sequence[Query], encoder: WordEncoder) -> Floats:
         """Inner products (len(ways), p) of queries with pairs of projected frames."""
@@ -151,8 +153,9 @@ class Searcher:
             recording = recordings.get(int(table.stretch_recording[stretch[k]]))
             if recording is None:
                 continue
-            offset = float(table.stretch_start[stretch[k]] - table.stretch_offsets[stretch[k]] * FRAME_SECONDS) + EDGE
-            begin, stop = (max(0.0, offset + float(half) * HALF_SECONDS) for half in (start, end))
+            first = HALVES * int(table.stretch_offsets[stretch[k]])
+            edge = float(table.stretch_start[stretch[k]]) + EDGE
+            begin, stop = (max(0.0, edge + (int(half) - first) * HALF_SECONDS) for half in (start, end))
             cosine, chance = float(places.cosines[k]), float(places.chances[k])
             hits.append(Hit(recording, begin, min(stop, recording.seconds), cosine, chance, ways[0].label))
         return hits
@@ -191,7 +194,8 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     """The best candidates for one query: span by alignment, cosine, and features for the probability."""
     table = haystack.table
     norms = {length: haystack.inverse_norms[length] for length in query.lengths}
-    starts, lengths = scores.candidates(similarity, norms, CANDIDATES)
+    pairs, lengths = scores.candidates(similarity, norms, CANDIDATES)
+    starts = haystack.firsts[pairs]
     reach = MARGIN + max(0, round(query.expected * 1.3) - max(query.lengths))
     width = max(query.lengths) + 2 * reach
     stretch = haystack.stretch_of(starts)
