@@ -74,10 +74,29 @@ def encode(encoder: WordEncoder, folder: Path, names: Sequence[str], speakers: s
 
 
 def typed_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
-    """Features (n, f) of the candidates of typed words, and which of them are right."""
-    words = sorted({w.label for u in held.utterances for w in u.words if len(w.label) >= 3})
-    chosen = rng.choice(words, min(QUERIES, len(words)), replace=False)
-    return _examples(encoder, held, [(str(word), typed_query(str(word), encoder), None) for word in chosen])
+    """Features (n, f) of the candidates of typed words and phrases, and which of them are right.
+
+    Most are words that are said; there are also phrases, and words and phrases that others say and these speakers do
+    not, so that what is long and unlike all that was said is not likely either.
+    """
+    texts = [[[w.label for w in u.words] for u in c.utterances] for c in held.corpora.values()]
+    here = [[w.label for w in u.words] for u in held.utterances]
+    elsewhere = [text for corpus in texts for text in corpus]
+    sought: list[tuple[str, ...]] = []
+    for longest, share in ((1, 1.0), (4, 0.3)):
+        said = _runs(here, longest)
+        unsaid = _runs(elsewhere, longest) - said
+        for runs, n in ((said, share * QUERIES), (unsaid, 0.3 * share * QUERIES)):
+            ordered = sorted(runs)
+            sought += [ordered[k] for k in rng.choice(len(ordered), min(round(n), len(ordered)), replace=False)]
+    return _examples(encoder, held, [(words, typed_query(" ".join(words), encoder), None) for words in sought])
+
+
+def _runs(texts: Sequence[Sequence[str]], longest: int) -> set[tuple[str, ...]]:
+    """All single words of at least three letters, or all runs of two to `longest` words."""
+    if longest == 1:
+        return {(word,) for text in texts for word in text if len(word) >= 3}
+    return {tuple(text[k : k + n]) for text in texts for n in range(2, longest + 1) for k in range(len(text) - n + 1)}
 
 
 def spoken_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
@@ -85,7 +104,7 @@ def spoken_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) 
     queries = []
     for word, k, j in _spoken_words(held, 2, rng):
         frames = held.cut(k, j, j, encoder, bool(rng.random() < 0.5))
-        queries.append((word, example_queries(word, frames, encoder)[:1], k))
+        queries.append(((word,), example_queries(word, frames, encoder)[:1], k))
     return _examples(encoder, held, queries)
 
 
@@ -152,10 +171,10 @@ def fit(features: Floats, right: NDArray[np.bool_], steps: int = 50) -> Floats:
 
 
 def _examples(
-    encoder: WordEncoder, held: Held, queries: Sequence[tuple[str, list[Query], int | None]]
+    encoder: WordEncoder, held: Held, queries: Sequence[tuple[tuple[str, ...], list[Query], int | None]]
 ) -> tuple[Floats, NDArray[np.bool_]]:
     features, right = [], []
-    for word, ways, own in queries:
+    for words, ways, own in queries:
         similarity = held.haystack.similarity(ways, encoder)
         for k, way in enumerate(ways):
             found = measure(held.haystack, similarity[k], way, encoder)
@@ -166,18 +185,21 @@ def _examples(
             kept &= True if own is None else stretch != own
             features.append(found.features[kept])
             places = zip(stretch[kept], *spans[:, kept], strict=True)
-            right.append(np.array([_said(held.utterances[s], word, start, end) for s, start, end in places]))
+            right.append(np.array([_said(held.utterances[s], words, start, end) for s, start, end in places], bool))
     return np.concatenate(features), np.concatenate(right)
 
 
-def _said(utterance: Utterance, word: str, start: Seconds, end: Seconds) -> bool:
-    """Whether the span shares at least half of the shorter of both with the word, or one that sounds the same."""
-    ids = pronunciation(word)
-    return any(
-        min(end, w.end) - max(start, w.start) >= 0.5 * min(end - start, w.end - w.start)
-        and (w.label == word or pronunciation(w.label) == ids)
-        for w in utterance.words
-    )
+def _said(utterance: Utterance, words: tuple[str, ...], start: Seconds, end: Seconds) -> bool:
+    """Whether the span shares at least half of the shorter of both with the words, or such as sound the same."""
+    ids = [pronunciation(word) for word in words]
+    for k in range(len(utterance.words) - len(words) + 1):
+        run = utterance.words[k : k + len(words)]
+        begin, stop = run[0].start, run[-1].end
+        if min(end, stop) - max(start, begin) >= 0.5 * min(end - start, stop - begin) and all(
+            w.label == word or pronunciation(w.label) == one for w, word, one in zip(run, words, ids, strict=True)
+        ):
+            return True
+    return False
 
 
 def write(card: Path, fitted: dict[str, Floats]) -> None:
