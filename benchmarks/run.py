@@ -38,16 +38,18 @@ ENCODERS = ("downsampled_mfcc", "word_encoder")
     "--contender", "names", multiple=True,
     help="Name of a module in contenders/, as NAME=FOLDER with the word encoder of that folder; all by default.",
 )  # fmt: skip
-@click.option("--task", type=click.Choice(["chapters", "words", "both"]), default="both", show_default=True)
+@click.option("--task", type=click.Choice(["chapters", "words", "development"]), help="By default chapters and words.")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER, show_default=False)
-def main(speech: Path, work: Path, names: tuple[str, ...], task: str, folder: Path) -> None:
+def main(speech: Path, work: Path, names: tuple[str, ...], task: str | None, folder: Path) -> None:
     """Run contenders on the tasks and store their raw results."""
-    setup = Setup(work, folder / "chapters")
+    development = task == "development"
+    setup = Setup(work, folder / ("development" if development else "chapters"))
     try:
         built = {_label(name): _build(name, setup) for name in names or FINDERS + ENCODERS}
-        if task in ("chapters", "both"):
-            run_chapters({n: c for n, c in built.items() if hasattr(c, "prepare")}, tasks.chapters(speech, work), setup)
-        if task in ("words", "both"):
+        if task != "words":
+            made = tasks.development(speech, work) if development else tasks.chapters(speech, work)
+            run_chapters({n: c for n, c in built.items() if hasattr(c, "prepare")}, made, setup)
+        if task in ("words", None):
             run_words({n: e for n, e in built.items() if hasattr(e, "embed_speech")}, tasks.words(speech), folder)
     except EarshotError as error:
         raise click.ClickException(str(error)) from None

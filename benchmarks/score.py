@@ -45,15 +45,20 @@ as missed. Speeds are processor time of one run on a machine that others used to
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER, show_default=False)
 def main(folder: Path) -> None:
     """Write tables and plot from the stored raw results."""
-    try:
-        trials, runs = store.load_trials(folder / "chapters"), store.load_runs(folder / "chapters")
-    except EarshotError as error:
-        raise click.ClickException(str(error)) from None
-    (folder / "chapters.md").write_text(chapters_page(trials, runs), encoding="utf-8")
-    plot(trials, runs, folder / "chapters.png")
+    tasks = [name for name in ("chapters", "development") if (folder / name).exists()]
+    for name in tasks:
+        try:
+            trials, runs = store.load_trials(folder / name), store.load_runs(folder / name)
+        except EarshotError as error:
+            raise click.ClickException(str(error)) from None
+        (folder / f"{name}.md").write_text(chapters_page(trials, runs), encoding="utf-8")
+        plot(trials, runs, folder / f"{name}.png")
+        click.echo((folder / f"{name}.md").read_text(encoding="utf-8"))
     if (folder / "words.jsonl").exists():
         (folder / "words.md").write_text(words_page(folder / "words.jsonl"), encoding="utf-8")
-    click.echo((folder / "chapters.md").read_text(encoding="utf-8"))
+        click.echo((folder / "words.md").read_text(encoding="utf-8"))
+    if not tasks and not (folder / "words.jsonl").exists():
+        raise click.ClickException(f"nothing in {folder}: run `python -m benchmarks.run --speech DIR --work DIR` first")
 
 
 def chapters_page(trials: Trials, runs: list[Run]) -> str:

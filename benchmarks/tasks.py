@@ -10,7 +10,7 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ MIN_QUERY_LETTERS = 5
 MIN_OCCURRENCES = 2
 MIN_EXAMPLE: Seconds = 0.25
 MIN_WORD_LETTERS = 3
+HELD_OUT = ("32", "1867")
+"""Speakers of mini-librispeech train that the recipes hold out of training."""
 SEED = 1
 WORD = re.compile(r"[a-z']+")
 
@@ -84,24 +86,42 @@ def read(path: Path) -> Audio:
 
 
 def chapters(speech: Path, work: Path) -> Chapters:
-    """Joins the consecutive utterances of each chapter and cuts the spoken examples; writes both below `work`."""
+    """The test: librispeech-chapters; spoken examples by the speakers of mini-librispeech dev."""
+    root, examples = speech / "librispeech-chapters", speech / "mini-librispeech"
+    return _chapters(root, _manifest(root), examples, _dev(examples), work / "chapters")
+
+
+def development(speech: Path, work: Path) -> Chapters:
+    """To choose by: mini-librispeech dev; spoken examples by the HELD_OUT speakers of its training part.
+
+    Its word times come from forced alignment; utterances without them are left out.
+    """
+    root = speech / "mini-librispeech"
+    examples = (row for row in _manifest(root) if str(row["speaker"]) in HELD_OUT)
+    return _chapters(root, [row for row in _dev(root) if row["words"]], root, examples, work / "development")
+
+
+def _chapters(
+    root: Path, rows: list[dict[str, Any]], examples: Path, said: Iterable[dict[str, Any]], folder: Path
+) -> Chapters:
+    """Joins the consecutive utterances of each chapter and cuts the spoken examples; writes both below `folder`."""
     recordings, utterances, spoken_words = [], [], []
-    for name, rows in _by_chapter(_manifest(speech / "librispeech-chapters")).items():
+    for name, lines in _by_chapter(rows).items():
         parts, offset = [], 0
-        for row in rows:
-            samples = read(speech / "librispeech-chapters" / row["audio"])
+        for row in lines:
+            samples = read(root / row["audio"])
             start = offset / SAMPLE_RATE
             offset += len(samples)
             utterances.append(Reference("", name, start, offset / SAMPLE_RATE))
             spoken_words += [Reference(w, name, start + s, start + e) for s, e, w in row["words"] if WORD.fullmatch(w)]
             parts.append(samples)
-        recordings.append(Source(name, _write(work / "chapters" / f"{name}.flac", parts), offset / SAMPLE_RATE))
+        recordings.append(Source(name, _write(folder / f"{name}.flac", parts), offset / SAMPLE_RATE))
     counts = Counter(word.query for word in spoken_words)
     queries = sorted(word for word, n in counts.items() if n >= MIN_OCCURRENCES and _letters(word) >= MIN_QUERY_LETTERS)
     return Chapters(
         recordings,
         [Query(word) for word in queries],
-        _spoken(speech / "mini-librispeech", queries, work / "examples"),
+        _spoken(examples, said, queries, folder / "examples"),
         [word for word in spoken_words if word.query in set(queries)],
         utterances,
     )
@@ -120,10 +140,10 @@ def words(speech: Path) -> Words:
     return Words(clips, labels, speakers)
 
 
-def _spoken(root: Path, queries: list[str], folder: Path) -> list[Query]:
-    """One spoken example by mini-librispeech dev for each query that has one of MIN_EXAMPLE or longer."""
+def _spoken(root: Path, rows: Iterable[dict[str, Any]], queries: list[str], folder: Path) -> list[Query]:
+    """One spoken example for each query that `rows` have one of MIN_EXAMPLE or longer for."""
     candidates: dict[str, list[Clip]] = defaultdict(list)
-    for row in _dev(root):
+    for row in rows:
         for start, end, word in row["words"]:
             if end - start >= MIN_EXAMPLE:
                 candidates[word].append(Clip(str(root / row["audio"]), start, end))
