@@ -45,7 +45,10 @@ def main(speech: Path, work: Path, names: tuple[str, ...], task: str | None, fol
     development = task == "development"
     setup = Setup(work, folder / ("development" if development else "chapters"))
     try:
-        built = {_label(name): _build(name, setup) for name in names or FINDERS + ENCODERS}
+        names = names or FINDERS + ENCODERS
+        built = {_label(name): _build(name, setup) for name in names}
+        if len(built) < len(names):
+            raise click.ClickException("two contenders have the same name: name the encoders' folders differently")
         if task != "words":
             made = tasks.development(speech, work) if development else tasks.chapters(speech, work)
             run_chapters({n: c for n, c in built.items() if hasattr(c, "prepare")}, made, setup)
@@ -130,7 +133,7 @@ def command_line(module: str) -> str:
     """The command of this run; folders of this machine are called DIR."""
     words = [module, *sys.argv[1:]]
     plain = ["DIR" if words[k - 1] in ("--speech", "--work", "--results") else word for k, word in enumerate(words)]
-    plain = [re.sub("=.*/", "=DIR/", word) for word in plain]
+    plain = [re.sub("=[^=]*/", "=DIR/", word) for word in plain]
     return f"python -m {shlex.join(plain)}"
 
 
@@ -148,7 +151,7 @@ class _Clock:
 def _label(name: str) -> str:
     """The name in the results: the contender's, and its encoder's where it is given one."""
     name, _, encoder = name.partition("=")
-    return f"{name}-{Path(encoder).name}" if encoder else name
+    return f"{name}-{Path(encoder).resolve().name}" if encoder else name
 
 
 def _build(name: str, setup: Setup) -> Any:

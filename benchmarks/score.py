@@ -114,6 +114,8 @@ def by_phone(trials: Trials, runs: list[Run]) -> Iterator[str]:
     phones = {word: set(pronounce(word, most=1)[0]) for word in trials.words["typed"]}
     holding = {phone: {word for word in phones if phone in phones[word]} for phone in PHONES}
     holding = {phone: words for phone, words in holding.items() if len(words) >= FEWEST_WORDS}
+    if not holding:
+        return
     yield f"## Typed words by the phones they hold (those of at least {FEWEST_WORDS} words): mean average precision\n"
     yield f"| contender | {' | '.join(holding)} |"
     yield f"|{'---|' * (1 + len(holding))}"

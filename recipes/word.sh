@@ -12,6 +12,7 @@ set -eu
 speech=$1 work=$2 recipe=${3:-recipes/word.toml} out=${4:-$2/weights/$(basename "${3:-word}" .toml)}
 name=$(basename "$recipe" .toml)
 hours=$(sed -n 's/^synthetic_hours = //p' "$recipe")
+steps=$(sed -n 's/^steps = \([0-9]*\).*/\1/p' "$recipe")
 corpora=$(sed -n '/^\[corpora\]/,$ s/^\([a-z0-9-]*\) = .*/\1/p' "$recipe")
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
@@ -31,7 +32,7 @@ python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --results 
     --contender "earshot=$out" --contender "word_encoder=$out" --contender downsampled_mfcc
 for checkpoint in "$work/runs/$name"/step-*.pt; do # the learning curve, where the recipe keeps weights for one
     step=$(basename "$checkpoint" .pt)
-    test -e "$checkpoint" || continue
+    test -e "$checkpoint" && test "$step" != "step-$steps" || continue
     python -m earshot.train.export "$checkpoint" --priors "$work/corpora/priors.npz" --card "recipes/$name-card.toml" \
         --out "$work/weights/$name-$step"
     python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --results "$work/results" --task words \

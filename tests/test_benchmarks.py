@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,40 @@ def test_run_stores_raw_results_and_score_reads_them(speech: Path, tmp_path: Pat
     assert "| fixed_windows |" in page and "python -m benchmarks.run" in page
     score.plot(trials, runs, folder / "chapters.png")
     assert (folder / "chapters.png").stat().st_size > 1000
+
+
+def test_a_contender_bears_the_name_of_its_encoder_and_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run._label("earshot") == "earshot"
+    assert run._label("fixed_windows=some/where/jmcl") == "fixed_windows-jmcl"
+    asked = ["x", "--speech", "/a/b", "--contender", "fixed_windows=/some/where/jmcl", "--contender=earshot=/c/d"]
+    monkeypatch.setattr("sys.argv", asked)
+    assert run.command_line("m") == (
+        "python -m m --speech DIR --contender fixed_windows=DIR/jmcl --contender=earshot=DIR/d"
+    )
+
+
+def test_scores_that_are_probabilities_get_keyword_specific_figures() -> None:
+    said = [metrics.Reference("alpha", "r", 1.0, 2.0), metrics.Reference("gamma", "r", 5.0, 6.0)]
+    found = [metrics.Detection("alpha", "r", 1.0, 2.0, 0.9), metrics.Detection("gamma", "r", 8.0, 9.0, 0.001)]
+    origin = store.Origin("c", "abc", "m", "1", 0.0)
+    one = store.Run("sure", "typed", origin, 9000.0, 2, [], 1.0, 1.0, False, 1.0, 1.0, found, probabilities=True)
+    utterances = [metrics.Reference("", "r", 0.0, 4.0), metrics.Reference("", "r", 4.0, 10.0)]
+    trials = store.Trials(9000.0, {"typed": ["alpha", "gamma"], "spoken": []}, said, utterances)
+    assert "| sure | 0.500 | 0.500 | 0.500 |" in score.chapters_page(trials, [one])
+    unsure = replace(one, probabilities=False)
+    assert "| sure | 0.500 | - | - |" in score.chapters_page(trials, [unsure])
+
+
+def test_the_development_task_has_examples_by_speakers_held_out_of_training(speech: Path, tmp_path: Path) -> None:
+    root = tmp_path / "other" / "mini-librispeech"
+    said = ["alpha", "the", "alpha", "delta", "delta"]
+    write_set(root, [("9-9-0", "9", "dev", said), ("32-1-0", "32", "train", ["alpha"]), ("8-8-0", "8", "train", said)])
+    task = tasks.development(root.parent, tmp_path / "work")
+    assert [recording.name for recording in task.recordings] == ["9-9"]
+    assert [query.word for query in task.typed] == ["alpha", "delta"]
+    assert [(query.word, query.context and Path(query.context.path).name) for query in task.spoken] == [
+        ("alpha", "32-1-0.wav")
+    ]
 
 
 def test_run_words_stores_a_line_for_each_encoder(speech: Path, tmp_path: Path) -> None:

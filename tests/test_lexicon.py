@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from earshot import encoders
-from earshot.encoders.lexicon import PAD, Lexicon, load, phone_costs
+from earshot.encoders.lexicon import MISMATCH, PAD, Lexicon, load, phone_costs
 from earshot.encoders.word import WordEncoder, phone_ids
 from earshot.pronounce import pronounce
 from earshot.types import EncoderError
@@ -32,6 +32,19 @@ def test_rivals_are_words_around_and_alike_weighed_by_how_common_they_are(lexico
     """1 2 3 lies within 0 1 2 3, differs little from 1 2 4 and much from 5 6 7, however common; 1 2 is a part."""
     assert lexicon.rivals([1, 2, 3], (), 5).tolist() == [0, 2, 3]
     assert lexicon.rivals([1, 2, 3], (), 2).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("word", ["president", "a", "paper", "internationalization"])
+def test_rivals_are_those_of_trying_every_word(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lexicon = encoders.load("word").lexicon
+    ids = phone_ids(pronounce(word, most=1)[0])
+    likely = lexicon.log_prior - MISMATCH * lexicon._cost_within(ids, np.arange(len(lexicon.phones)))
+    found = {}
+    for tried in (30, 2_000, len(likely)):
+        monkeypatch.setattr("earshot.encoders.lexicon.FIRST_TRIED", tried)
+        found[tried] = likely[lexicon.rivals(ids, (), 24)]
+    np.testing.assert_allclose(found[30], found[len(likely)], atol=1e-4)
+    np.testing.assert_allclose(found[2_000], found[len(likely)], atol=1e-4)
 
 
 def test_no_pronunciation_of_a_word_is_its_rival(lexicon: Lexicon) -> None:

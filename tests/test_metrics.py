@@ -174,6 +174,8 @@ def test_keyword_specific_scores_are_positive_where_a_detection_is_worth_its_ris
     assert rare > low
     certain = metrics.keyword_specific([Detection("one", "r", 0, 1, 1.0), Detection("two", "r", 0, 1, 0.0)], 10.0)
     assert all(np.isfinite(d.score) for d in certain)
+    with pytest.raises(ValueError, match="too short"):
+        metrics.keyword_specific(said, 0.0)
 
 
 def test_mean_average_precision_counts_references_never_found() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from earshot import scores
 
@@ -27,7 +28,20 @@ def test_pairs_begin_anew_in_each_stretch() -> None:
 def test_means_of_pairs_are_rounded_down() -> None:
     frames = np.array([[1, -127], [2, -127], [127, 3], [9, 8]], np.int8)
     found = scores.means(frames, scores.pairs_of(np.array([0, 3, 4])))
-    assert found.tolist() == [[1, -127], [63, 1], [0, 0], [0, 0], [4, 4], [0, 0], [0, 0], [0, 0]]
+    assert found.tolist() == [[1, -127], [127, 3], [0, 0], [0, 0], [9, 8], [0, 0], [0, 0], [0, 0]]
+
+
+def test_blas_threads_come_back_when_the_last_of_several_users_leaves() -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before, one, two = threads(), scores.one_blas_thread(), scores.one_blas_thread()
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert set(threads()) == {1}
+    two.__exit__(None, None, None)
+    assert threads() == before
 
 
 def norms(offsets: list[int], *lengths: int) -> dict[int, np.ndarray]:
@@ -156,6 +170,13 @@ def test_suppression_keeps_the_better_of_two_that_overlap() -> None:
     starts, ends = np.array([0.0, 0.1, 2.0, 0.0], np.float32), np.array([1.0, 1.1, 3.0, 1.0], np.float32)
     groups, ranking = np.array([0, 0, 0, 1]), np.array([0.5, 0.9, 0.1, 0.7], np.float32)
     assert scores.suppress(starts, ends, groups, ranking).tolist() == [1, 3, 2]
+
+
+def test_among_others_by_hand() -> None:
+    """Two places in half an hour: half a place is supposed besides, in another half hour."""
+    features = scores.among_others(np.array([0.5, 0.75], np.float32), 0.5)
+    np.testing.assert_allclose(features, [[0, np.log(1.25)], [np.log(3), np.log(1.0)]], atol=1e-6)
+    assert np.isfinite(scores.among_others(np.array([0.0, 1.0], np.float32), 0.0)).all()
 
 
 def test_logistic_by_hand() -> None:

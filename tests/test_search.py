@@ -57,6 +57,8 @@ def encoder() -> PlainEncoder:
         typed_calibration=np.array([4, 2, 0, 0, 0, 0.1, 0, 0, 0, -5], np.float32),
         spoken_calibration=np.array([4, 2, 0, 0, 0, 0.1, 0, 0, 0, -5], np.float32),
         heard_calibration=np.array([30, 0, 0, 0, 20], np.float32),
+        typed_rate_calibration=np.array([1, 0, 0], np.float32),
+        spoken_rate_calibration=np.array([1, 0, 0], np.float32),
     )  # fmt: skip
 
 
@@ -133,7 +135,8 @@ def test_top_threshold_and_within(searcher: Searcher) -> None:
     assert all(hit.probability >= 0.9 for hit in searcher.find("telescope", top=None, threshold=0.9))
     assert {hit.recording.path for hit in searcher.find("telescope", within="*/news.wav")} == {"/b/news.wav"}
     assert {hit.recording.path for hit in searcher.find("telescope", within="talk.*")} == {"/a/talk.wav"}
-    assert {hit.recording.path for hit in searcher.find("telescope", within="b")} == {"/b/news.wav"}
+    for folder in ("b", "/b", "/b/"):
+        assert {hit.recording.path for hit in searcher.find("telescope", within=folder)} == {"/b/news.wav"}
     assert searcher.find("telescope", within="nothing*") == []
     with pytest.raises(TypeError, match="list"):
         searcher.find(["telescope"])

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize  # noqa: E402
 from earshot.encoders.clock import BORDER, GRID, HALVES, SILENCE, frame_count  # noqa: E402
 from earshot.features import N_MELS, SAMPLE_RATE  # noqa: E402
 from earshot.train.align import Timed  # noqa: E402
-from earshot.train.batches import Batcher, BatchOptions, half_borders, half_phones  # noqa: E402
+from earshot.train.batches import Batch, Batcher, BatchOptions, half_borders, half_phones  # noqa: E402
 from earshot.train.corpus import Corpus, Utterance, read_corpus, words_of  # noqa: E402
 from earshot.train.isolated import (  # noqa: E402
     IsolatedBatcher,
@@ -348,6 +348,33 @@ def test_a_word_is_said_within_another_only_where_its_borders_are_not_asked_for(
     assert found[1, 0] < found[1, 1]
 
 
+def test_a_phrase_is_said_where_its_words_follow_each_other() -> None:
+    from earshot.train.align import Timed
+    from earshot.train.calibrate import _runs, _said
+    from earshot.train.corpus import Utterance
+
+    words = tuple(Timed(k, k + 1.0, word) for k, word in enumerate("the sight of the site".split()))
+    utterance = Utterance("u", "c", "s", "train", 0, 80_000, words, ())
+    assert _said(utterance, ("the", "sight"), 0.2, 2.0) and not _said(utterance, ("the", "sight"), 1.9, 3.5)
+    assert _said(utterance, ("sight",), 4.0, 5.0)  # "site" sounds the same
+    assert not _said(utterance, ("the", "the"), 0.0, 5.0)
+    assert _runs([["of", "it"], ["of", "the", "sun"]], 2, 3) == {("of", "the"), ("the", "sun"), ("of", "the", "sun")}
+
+
+def test_losses_are_nearly_the_same_in_bfloat16() -> None:
+    made = Batcher([corpus()], BatchOptions(chunks=4), PRIORS).batch(0)
+    batch = {name: torch.as_tensor(getattr(made, name)) for name in Batch.__slots__}
+    losses = {}
+    for precision in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        model = WordModel(SMALL).eval()
+        model.precision = precision
+        losses[precision] = model.losses(batch)
+    for name, loss in losses[torch.float32].items():
+        assert losses[torch.bfloat16][name].dtype == torch.float32
+        torch.testing.assert_close(losses[torch.bfloat16][name], loss, rtol=0.05, atol=0.05)
+
+
 def test_heard_words_are_fitted_to_what_tells_them() -> None:
     """The first feature tells the right hypothesis, where there is one; the second is noise."""
     from earshot.train.calibrate import fit_heard
@@ -426,6 +453,17 @@ def test_a_checkpoint_of_another_architecture_is_refused_in_one_line(tmp_path: P
     with pytest.raises(TrainingError, match="another architecture") as error:
         train(batcher, WordConfig(hidden=10), TrainOptions(steps=1, workers=0), tmp_path)
     assert "\n" not in str(error.value)
+    with pytest.raises(TrainingError, match='"bf16" is none of: float32, bfloat16'):
+        train(batcher, SMALL, TrainOptions(steps=1, workers=0, precision="bf16"), tmp_path)
+
+
+def test_weights_are_kept_for_a_learning_curve(tmp_path: Path) -> None:
+    from earshot.train.loop import TrainOptions, load, train
+
+    batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
+    train(batcher, SMALL, TrainOptions(steps=5, workers=0, keep_every=2), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("step-*.pt")) == ["step-2.pt", "step-4.pt"]
+    assert isinstance(load(tmp_path / "step-4.pt"), WordModel)
 
 
 def test_words_of_a_transcript() -> None:

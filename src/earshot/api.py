@@ -15,7 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from earshot.library import EncoderIdentity, Failure, Store, Totals
-from earshot.types import Clip, EarshotError, Hit, LibraryError
+from earshot.types import Clip, EarshotError, Hit, LibraryError, Recording
 
 if TYPE_CHECKING:
     from earshot.encoders import WordEncoder
@@ -112,6 +112,14 @@ class Library:
                 encoder = self._load_encoder()
                 self._searcher = Searcher(Store.open(self.path, encoder=_identity(encoder)), encoder)
             return self._searcher.find(query, top=top, threshold=threshold, within=within)
+
+    def recordings(self, within: str | None = None) -> list[Recording]:
+        """The recordings in the library, by path; only those whose path matches `within`, as for `find`."""
+        from earshot.search import matches
+
+        with Store.open(self.path) as store:
+            found = [recording for recording in store.recordings() if within is None or matches(recording, within)]
+        return sorted(found, key=lambda recording: recording.path)
 
     def remove(self, paths: Paths) -> list[str]:
         """Take recordings, and what is remembered of files that failed, out of the library; return their paths.

@@ -165,8 +165,8 @@ def find(
     elif hits:
         click.echo(output.text_of(hits, format))
     if missed := ", ".join(f"'{query}'" for query in asked if not found[query]):
-        if within and not any(library.find(query, top=1, within=_glob(within)) for query in asked):
-            raise click.UsageError(f"No recording with speech in it has a path that matches --in {within}.")
+        if within and not library.recordings(_glob(within)):
+            raise click.UsageError(f"No recording in the library has a path that matches --in {within}.")
         where = f" in {within}" if within else ""
         least = min(0.1, threshold / 10)
         lower = f" with a probability of {threshold:g} or more: lower it, as in --threshold {least:g}"

@@ -277,8 +277,11 @@ def keyword_specific(detections: Iterable[Detection], seconds: Seconds) -> list[
 
     A detection adds to the term-weighted value when p / N outweighs 999.9 (1 - p) / (seconds - N); N, how often the
     keyword is said, is taken to be the sum of its probabilities (keyword-specific thresholds; Miller et al., "Rapid and
-    accurate spoken term detection", Interspeech 2007). A score of 0 or more is worth accepting.
+    accurate spoken term detection", Interspeech 2007). A score of 0 or more is worth accepting. seconds: the total
+    length of the recordings; ValueError where it is none.
     """
+    if seconds <= 0:
+        raise ValueError(f"{seconds} s of speech is too short")
     detections = list(detections)
     expected: dict[str, float] = defaultdict(float)
     for d in detections:

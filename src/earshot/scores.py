@@ -5,11 +5,14 @@ In and out: NumPy arrays. Pure functions; knows nothing of encoders, libraries o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -22,6 +25,8 @@ _BLOCK = 4
 """At most one candidate begins in so many pairs of frames."""
 
 
+SUPPOSED, SUPPOSED_HOURS = 0.5, 0.5
+"""Before a search, what is sought is supposed to be said so often in so many hours."""
 OVERLAP = 0.3
 """Spans that share so much of the shorter of them are one place."""
 
@@ -34,6 +39,24 @@ class Aligned(NamedTuple):
     start: Ints
     end: Ints
     states: Ints
+
+
+_blas_lock = Lock()
+_blas_users: list[threadpool_limits] = []
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Within, BLAS starts no threads of its own. That holds for the whole process: the last to leave undoes it."""
+    with _blas_lock:
+        _blas_users.append(_blas_users[0] if _blas_users else threadpool_limits(1, "blas"))
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            limits = _blas_users.pop()
+            if not _blas_users:
+                limits.restore_original_limits()
 
 
 def frame_scores(frames: NDArray[np.int8], queries: Floats) -> Floats:
@@ -69,7 +92,8 @@ def means(frames: NDArray[np.int8], pairs: Pairs) -> NDArray[np.int8]:
     for k in range(0, len(out), _ROWS):
         firsts, left = pairs.firsts[k : k + _ROWS], pairs.left[k : k + _ROWS]
         one, two = frames[np.minimum(firsts, last)], frames[np.minimum(firsts + 1, last)]
-        one[left < 1], two[left < 2] = 0, 0
+        one[left < 1] = 0
+        two[left < 2] = one[left < 2]  # an odd frame at the end counts by half, so it is there twice
         out[k : k + _ROWS] = np.add(one, two, dtype=np.int16) >> 1
     return out
 
@@ -224,6 +248,18 @@ def suppress(starts: Ints | Floats, ends: Ints | Floats, groups: Ints, ranking: 
             rivals.append(int(k))
             kept.append(int(k))
     return np.array(kept, np.int64)
+
+
+def among_others(chances: Floats, hours: float) -> Floats:
+    """(n, 2): log odds of each place of one query, and log of how often an hour it seems to be said elsewhere.
+
+    chances (n,): probability of each place, judged alone; hours: how much speech was searched. What seems to be said
+    everywhere is seldom said at each of those places.
+    """
+    bounded = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
+    elsewhere = (bounded.sum() - bounded + SUPPOSED) / (hours + SUPPOSED_HOURS)
+    features: Floats = np.stack([np.log(bounded / (1 - bounded)), np.log(elsewhere)], axis=1).astype(np.float32)
+    return features
 
 
 def logistic(features: Floats, weights: Floats) -> Floats:

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from earshot import scores
-from earshot.encoders.clock import HALF_SECONDS, HALVES, half_centres
+from earshot.encoders.clock import FRAME_SECONDS, HALF_SECONDS, HALVES, half_centres
 from earshot.encoders.word import WordEncoder
 from earshot.features import Floats
 from earshot.frames import FrameTable
@@ -70,6 +69,11 @@ class Haystack:
             self.pairs, scores.STRIDE * np.stack([way.vector for way in ways]) @ encoder.projection
         )
 
+    @property
+    def hours(self) -> float:
+        """How much speech there is."""
+        return len(self.table.vectors) * FRAME_SECONDS / 3600
+
     def stretch_of(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the stretch that each frame is in."""
         return np.searchsorted(self.table.stretch_offsets, frames, side="right") - 1
@@ -118,7 +122,7 @@ class Searcher:
         self._notice_changes()
         recordings = self._recordings
         if within is not None:
-            recordings = {key: r for key, r in recordings.items() if _matches(r, within)}
+            recordings = {key: r for key, r in recordings.items() if matches(r, within)}
         ids = None if within is None else tuple(sorted(recordings))
         hits = [hit for haystack in self._haystacks(ids) for hit in self._hits(haystack, ways, recordings)]
         hits = [hit for hit in hits if threshold is None or hit.probability >= threshold]
@@ -165,9 +169,10 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
     """The places where what is sought may be said, one way or another; one for all that overlap.
 
     The ways of a typed query are its pronunciations, and the likeliest counts. Those of an example are its sound and
-    the words that it may be, of which one at most is right: their probabilities add up.
+    the words that it may be, of which one at most is right: their probabilities add up. How often all that seems to be
+    said is weighed in at last.
     """
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(min(len(ways), os.cpu_count() or 1)) as pool:
+    with scores.one_blas_thread(), ThreadPoolExecutor(min(len(ways), os.cpu_count() or 1)) as pool:
         similarity = haystack.similarity(ways, encoder)
         found = list(pool.map(lambda scored, way: measure(haystack, scored, way, encoder), similarity, ways))
     starts, ends, cosines = (
@@ -183,10 +188,12 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
         shares[0] -= sum(way.chance for way in ways[1:])
         for n, k in enumerate(kept):
             shared = np.minimum(ends, ends[k]) - np.maximum(starts, starts[k])
-            here = (stretch == stretch[k]) & (shared >= 0.5 * np.minimum(ends - starts, ends[k] - starts[k]))
+            here = (stretch == stretch[k]) & (shared >= scores.OVERLAP * np.minimum(ends - starts, ends[k] - starts[k]))
             best = np.zeros(len(ways), np.float32)
             np.maximum.at(best, number[here], chances[here])
             together[n] = best @ shares
+    features = scores.among_others(together, haystack.hours)
+    together = scores.logistic(features, encoder.rate_calibration(ways[0].spoken))
     return Places(starts[kept], ends[kept], cosines[kept], together)
 
 
@@ -282,7 +289,8 @@ def _local_scores(phones: Floats, outside: NDArray[np.bool_], query: Query) -> F
     return np.ascontiguousarray(earned.transpose(3, 0, 1, 2)).reshape(HALVES * w, len(query.states), k)
 
 
-def _matches(recording: Recording, within: str) -> bool:
+def matches(recording: Recording, within: str) -> bool:
     """Whether the path is or ends as the glob says, or lies below a folder that does."""
-    ends = f"*/{within.rstrip('/')}"
-    return any(fnmatch.fnmatch(recording.path, glob) for glob in (within, ends, f"{ends}/*"))
+    folder = within.rstrip("/")
+    globs = (within, f"{folder}/*", f"*/{within}", f"*/{folder}/*")
+    return any(fnmatch.fnmatch(recording.path, glob) for glob in globs)

@@ -63,8 +63,8 @@ class WordEncoder(_Towers):
     A stretch of speech becomes one frame every 40 ms: `frame_dim` int8 values, then a byte for each length of GRID, the
     norm of the span of that length from there on. Any span has the embedding `normalise(projection @ sum(values))`,
     and each half of a frame has scores for the 39 phones, silence and the border of a word; all are linear in what is
-    stored, and with the norms the cosine of a query with all spans takes one inner product a frame. `digest` names the
-    exact weights.
+    stored, and with the norms the cosines of a query with spans take one inner product for two frames. `digest` names
+    the exact weights.
     """
 
     prior_mean: Floats
@@ -86,6 +86,9 @@ class WordEncoder(_Towers):
     heard_calibration: Floats
     """Weights and bias of the probability of a hit (`search.measure` gives the features), for phones and for the sound
     of an example; and of the words that an example may be (`query.hypotheses`), with the evidence for none of them."""
+    typed_rate_calibration: Floats
+    spoken_rate_calibration: Floats
+    """Weights and bias of the probability of a hit among the others (`scores.among_others`), typed and spoken."""
 
     @property
     def dim(self) -> int:
@@ -94,6 +97,10 @@ class WordEncoder(_Towers):
     def calibration(self, spoken: bool) -> Floats:
         """Weights of the probability of a hit, for typed or spoken queries."""
         return self.spoken_calibration if spoken else self.typed_calibration
+
+    def rate_calibration(self, spoken: bool) -> Floats:
+        """Weights of the probability of a hit among the others, for typed or spoken queries."""
+        return self.spoken_rate_calibration if spoken else self.typed_rate_calibration
 
     @property
     def stored_dim(self) -> int:
@@ -244,7 +251,7 @@ def _load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> W
     try:
         weights = np.load(folder / f"{name}.npz")
         arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
-        for kind in ("typed", "spoken", "heard"):
+        for kind in ("typed", "spoken", "heard", "typed_rate", "spoken_rate"):
             arrays[f"{kind}_calibration"] = np.array(card["calibration"][kind], np.float32)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise EncoderError(f"{folder / f'{name}.npz'}: not the weights of a word encoder ({error})") from error

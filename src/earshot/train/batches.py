@@ -103,7 +103,8 @@ class _Chunk:
 
 
 class Batcher:
-    """Makes batch number `step` of a run: half of the chunks are drawn at random, each other one shares a word."""
+    """Makes batch number `step` of a run: half of the chunks are drawn at random, each other one shares a word
+    with one of them, though not always its pronunciation."""
 
     def __init__(self, corpora: Sequence[Corpus], options: BatchOptions, priors: tuple[Floats, Floats], seed: int = 0):
         self.corpora, self.options, self.priors, self.seed = corpora, options, priors, seed
@@ -278,7 +279,7 @@ _CACHE: dict[str, tuple[int, ...]] = {}
 
 
 def pronunciation(word: str) -> tuple[int, ...]:
-    """Phone ids of the word's first pronunciation: what makes two words the same label."""
+    """Phone ids of the word's first pronunciation."""
     if word not in _CACHE:
         _CACHE[word] = tuple(PHONE_ID[p] for p in pronounce_word(word)[0])
     return _CACHE[word]

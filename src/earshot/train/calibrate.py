@@ -1,8 +1,8 @@
 """Calibration: candidates found in held-out speech, and the truth -> the weights of the probability of a hit.
 
 In: an encoder and prepared corpora with speakers that training never heard. Out: the `[calibration]` of its card.
-Queries are words of the corpora, typed and, cut out of other utterances, spoken. Knows nothing of how towers are
-trained.
+Queries are words and phrases of the corpora, said and not said, typed and, cut out of other utterances, spoken. Knows
+nothing of how towers are trained.
 
     python -m earshot.train.calibrate recipes/word.toml --corpora data/corpora --weights src/earshot/encoders/weights
 """
@@ -27,7 +27,7 @@ from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.pronounce import pronounce_word
 from earshot.query import Query, example_queries, hypotheses, typed_query
-from earshot.search import EDGE, FAR, MARGIN_FEATURE, Haystack, measure
+from earshot.search import EDGE, FAR, MARGIN_FEATURE, Haystack, find_places, measure
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.types import Seconds
@@ -73,39 +73,46 @@ def encode(encoder: WordEncoder, folder: Path, names: Sequence[str], speakers: s
     return Held(Haystack.of(table, encoder), tuple(utterances), corpora)
 
 
-def typed_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
-    """Features (n, f) of the candidates of typed words and phrases, and which of them are right.
+@dataclass(frozen=True)
+class Sought:
+    """Words that are sought in the held-out speech, the ways to seek them, and the utterance that an example is of."""
+
+    words: tuple[str, ...]
+    ways: list[Query]
+    own: int | None = None
+
+
+def typed_sought(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> list[Sought]:
+    """Typed words and phrases.
 
     Most are words that are said; there are also phrases, and words and phrases that others say and these speakers do
     not, so that what is long and unlike all that was said is not likely either.
     """
-    texts = [[[w.label for w in u.words] for u in c.utterances] for c in held.corpora.values()]
     here = [[w.label for w in u.words] for u in held.utterances]
-    elsewhere = [text for corpus in texts for text in corpus]
+    elsewhere = [[w.label for w in u.words] for corpus in held.corpora.values() for u in corpus.utterances]
     sought: list[tuple[str, ...]] = []
-    for longest, share in ((1, 1.0), (4, 0.3)):
-        said = _runs(here, longest)
-        unsaid = _runs(elsewhere, longest) - said
+    for shortest, longest, share in ((1, 1, 1.0), (2, 4, 0.3)):
+        said = _runs(here, shortest, longest)
+        unsaid = _runs(elsewhere, shortest, longest) - said
         for runs, n in ((said, share * QUERIES), (unsaid, 0.3 * share * QUERIES)):
             ordered = sorted(runs)
             sought += [ordered[k] for k in rng.choice(len(ordered), min(round(n), len(ordered)), replace=False)]
-    return _examples(encoder, held, [(words, typed_query(" ".join(words), encoder), None) for words in sought])
+    return [Sought(words, typed_query(" ".join(words), encoder)) for words in sought]
 
 
-def _runs(texts: Sequence[Sequence[str]], longest: int) -> set[tuple[str, ...]]:
-    """All single words of at least three letters, or all runs of two to `longest` words."""
-    if longest == 1:
-        return {(word,) for text in texts for word in text if len(word) >= 3}
-    return {tuple(text[k : k + n]) for text in texts for n in range(2, longest + 1) for k in range(len(text) - n + 1)}
+def _runs(texts: Sequence[Sequence[str]], shortest: int, longest: int) -> set[tuple[str, ...]]:
+    """All runs of `shortest` to `longest` words that have a word of at least three letters."""
+    runs = (t[k : k + n] for t in texts for n in range(shortest, longest + 1) for k in range(len(t) - n + 1))
+    return {tuple(run) for run in runs if max(map(len, run)) >= 3}
 
 
-def spoken_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
-    """The same for the sound of spoken examples; candidates in the utterance that one is cut from are left out."""
-    queries = []
+def spoken_sought(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> list[Sought]:
+    """Spoken examples, half of them cut out and encoded alone."""
+    sought = []
     for word, k, j in _spoken_words(held, 2, rng):
         frames = held.cut(k, j, j, encoder, bool(rng.random() < 0.5))
-        queries.append(((word,), example_queries(word, frames, encoder)[:1], k))
-    return _examples(encoder, held, queries)
+        sought.append(Sought((word,), example_queries(word, frames, encoder), k))
+    return sought
 
 
 def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
@@ -170,23 +177,41 @@ def fit(features: Floats, right: NDArray[np.bool_], steps: int = 50) -> Floats:
     return weights.astype(np.float32)
 
 
-def _examples(
-    encoder: WordEncoder, held: Held, queries: Sequence[tuple[tuple[str, ...], list[Query], int | None]]
-) -> tuple[Floats, NDArray[np.bool_]]:
+def candidates(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Features (n, f) of the candidates, of an example's sound alone, and which are right."""
     features, right = [], []
-    for words, ways, own in queries:
-        similarity = held.haystack.similarity(ways, encoder)
-        for k, way in enumerate(ways):
-            found = measure(held.haystack, similarity[k], way, encoder)
-            stretch = held.haystack.stretch_of(found.starts // HALVES)
-            first = held.haystack.table.stretch_offsets[stretch] * HALVES
-            spans = EDGE + (np.stack([found.starts, found.ends]) - first) * HALF_SECONDS
+    for one in sought:
+        ways = one.ways[:1] if one.ways[0].spoken else one.ways
+        for scored, way in zip(held.haystack.similarity(ways, encoder), ways, strict=True):
+            found = measure(held.haystack, scored, way, encoder)
             kept = found.features[:, MARGIN_FEATURE] > -FAR
-            kept &= True if own is None else stretch != own
-            features.append(found.features[kept])
-            places = zip(stretch[kept], *spans[:, kept], strict=True)
-            right.append(np.array([_said(held.utterances[s], words, start, end) for s, start, end in places], bool))
+            true, other = _truth(held, one, found.starts[kept], found.ends[kept])
+            features.append(found.features[kept][other])
+            right.append(true[other])
     return np.concatenate(features), np.concatenate(right)
+
+
+def places(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Features (n, 2) of the places where each seems to be said, among its others, and which are right."""
+    alone = replace(encoder, typed_rate_calibration=np.array([1, 0, 0]), spoken_rate_calibration=np.array([1, 0, 0]))
+    features, right = [], []
+    for one in sought:
+        found = find_places(held.haystack, one.ways, alone)
+        true, other = _truth(held, one, found.starts, found.ends)
+        features.append(scores.among_others(found.chances[other], held.haystack.hours))
+        right.append(true[other])
+    return np.concatenate(features), np.concatenate(right)
+
+
+def _truth(
+    held: Held, sought: Sought, starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether spans of half frames are right, and whether they are outside the utterance that the example is of."""
+    stretch = held.haystack.stretch_of(starts // HALVES)
+    first = held.haystack.table.stretch_offsets[stretch] * HALVES
+    spans = zip(stretch, *(EDGE + (edges - first) * HALF_SECONDS for edges in (starts, ends)), strict=True)
+    right = [_said(held.utterances[s], sought.words, start, end) for s, start, end in spans]
+    return np.array(right, bool), stretch != (-1 if sought.own is None else sought.own)
 
 
 def _said(utterance: Utterance, words: tuple[str, ...], start: Seconds, end: Seconds) -> bool:
@@ -200,6 +225,14 @@ def _said(utterance: Utterance, words: tuple[str, ...], start: Seconds, end: Sec
         ):
             return True
     return False
+
+
+def _fitted(name: str, features: Floats, right: NDArray[np.bool_]) -> Floats:
+    weights = fit(features, right)
+    chance = scores.logistic(features, weights)
+    print(f"{name}: {len(right)} places, {right.sum()} right; weights {weights.round(2)}")
+    print(f"  mean probability of the right {chance[right].mean():.3f}, of the others {chance[~right].mean():.3f}")
+    return weights
 
 
 def write(card: Path, fitted: dict[str, Floats]) -> None:
@@ -232,12 +265,14 @@ def main() -> None:
     )
     print(f"  weights {fitted['heard'].round(2)}")
     encoder = replace(encoder, heard_calibration=fitted["heard"])
-    for name, examples in (("typed", typed_examples), ("spoken", spoken_examples)):
-        features, right = examples(encoder, held, np.random.default_rng(0))
-        fitted[name] = fit(features, right)
-        chance = scores.logistic(features, fitted[name])
-        print(f"{name}: {len(right)} candidates, {right.sum()} right; weights {fitted[name].round(2)}")
-        print(f"  mean probability of the right {chance[right].mean():.3f}, of the others {chance[~right].mean():.3f}")
+    typed = typed_sought(encoder, held, np.random.default_rng(0))
+    fitted["typed"] = _fitted("typed", *candidates(encoder, held, typed))
+    encoder = replace(encoder, typed_calibration=fitted["typed"])
+    fitted["typed_rate"] = _fitted("typed_rate", *places(encoder, held, typed))
+    spoken = spoken_sought(encoder, held, np.random.default_rng(0))
+    fitted["spoken"] = _fitted("spoken", *candidates(encoder, held, spoken))
+    encoder = replace(encoder, spoken_calibration=fitted["spoken"])
+    fitted["spoken_rate"] = _fitted("spoken_rate", *places(encoder, held, spoken))
     write(arguments.weights / "word.toml", fitted)
 
 

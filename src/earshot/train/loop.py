@@ -27,6 +27,7 @@ from earshot.train.model import WordConfig, WordModel
 
 MODELS = {"spans": (WordConfig, WordModel), "isolated": (IsolatedConfig, IsolatedModel)}
 """Kinds of model: ours, which pools spans from running speech, and the paper's, which is given isolated words."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Model = WordModel | IsolatedModel
 Config = WordConfig | IsolatedConfig
 
@@ -74,7 +75,9 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path)
     device = torch.device("cuda", rank % gpus) if gpus else torch.device("cpu")
     torch.manual_seed(batcher.seed)
     model = build(config).to(device)
-    model.precision = getattr(torch, options.precision)
+    if options.precision not in PRECISIONS:
+        raise TrainingError(f'precision "{options.precision}" is none of: {", ".join(PRECISIONS)}')
+    model.precision = PRECISIONS[options.precision]
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     step = _resume(folder / "last.pt", model, optimizer, device)
     if world > 1:

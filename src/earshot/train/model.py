@@ -164,7 +164,8 @@ def in_groups(
 ) -> Tensor:
     """`tower` for `size` rows of like length at a time: on a CPU, padding costs as much as speech.
 
-    Where the tower gives frames, `n_frames` says how many each row gets.
+    It computes in `precision`, but for what it does in float32 itself: its last step. Where the tower gives frames,
+    `n_frames` says how many each row gets.
     """
     order = lengths.argsort(descending=True)
     groups = torch.split(order, size if x.device.type == "cpu" else len(x))
