@@ -75,7 +75,9 @@ def chapters_page(trials: Trials, runs: list[Run]) -> str:
     where += by_phone(trials, by_kind["typed"])
     ceiling = metrics.precision_ceiling(_match(trials, [], set(trials.words["typed"])), 10)
     parts = ["# Term detection in whole chapters", LEGEND.format(ceiling=ceiling)]
-    parts += [line for title, chosen, words in tables if chosen for line in table(title, trials, chosen, words)]
+    parts += [
+        line for title, chosen, words in tables if chosen and words for line in table(title, trials, chosen, words)
+    ]
     return "\n".join([*parts, *where, "## Where the figures come from", *(_origin(run) for run in runs), ""])
 
 
