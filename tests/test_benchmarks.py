@@ -153,7 +153,7 @@ def test_scores_that_are_probabilities_get_keyword_specific_figures() -> None:
     one = store.Run("sure", "typed", origin, 9000.0, 2, [], 1.0, 1.0, False, 1.0, 1.0, found, probabilities=True)
     utterances = [metrics.Reference("", "r", 0.0, 4.0), metrics.Reference("", "r", 4.0, 10.0)]
     trials = store.Trials(9000.0, {"typed": ["alpha", "gamma"], "spoken": []}, said, utterances)
-    assert "| sure | 0.500 | 0.500 | 0.500 |" in score.chapters_page(trials, [one])
+    assert "| sure | 0.500 | 0.500 | 0.444 |" in score.chapters_page(trials, [one])
     unsure = replace(one, probabilities=False)
     assert "| sure | 0.500 | - | - |" in score.chapters_page(trials, [unsure])
 
