@@ -172,13 +172,6 @@ def test_suppression_keeps_the_better_of_two_that_overlap() -> None:
     assert scores.suppress(starts, ends, groups, ranking).tolist() == [1, 3, 2]
 
 
-def test_among_others_by_hand() -> None:
-    """Two places in half an hour: half a place is supposed besides, in another half hour."""
-    features = scores.among_others(np.array([0.5, 0.75], np.float32), 0.5)
-    np.testing.assert_allclose(features, [[0, np.log(1.25)], [np.log(3), np.log(1.0)]], atol=1e-6)
-    assert np.isfinite(scores.among_others(np.array([0.0, 1.0], np.float32), 0.0)).all()
-
-
 def test_logistic_by_hand() -> None:
     probability = scores.logistic(np.array([[1.0, 2.0]], np.float32), np.array([2.0, -1.0, 0.0], np.float32))
     np.testing.assert_allclose(probability, [0.5])

@@ -57,8 +57,6 @@ def encoder() -> PlainEncoder:
         typed_calibration=np.array([4, 2, 0, 0, 0, 0.1, 0, 0, 0, -5], np.float32),
         spoken_calibration=np.array([4, 2, 0, 0, 0, 0.1, 0, 0, 0, -5], np.float32),
         heard_calibration=np.array([30, 0, 0, 0, 20], np.float32),
-        typed_rate_calibration=np.array([1, 0, 0], np.float32),
-        spoken_rate_calibration=np.array([1, 0, 0], np.float32),
     )  # fmt: skip
 
 

@@ -25,8 +25,6 @@ _BLOCK = 4
 """At most one candidate begins in so many pairs of frames."""
 
 
-SUPPOSED, SUPPOSED_HOURS = 0.5, 0.5
-"""Before a search, what is sought is supposed to be said so often in so many hours."""
 OVERLAP = 0.3
 """Spans that share so much of the shorter of them are one place."""
 
@@ -248,18 +246,6 @@ def suppress(starts: Ints | Floats, ends: Ints | Floats, groups: Ints, ranking: 
             rivals.append(int(k))
             kept.append(int(k))
     return np.array(kept, np.int64)
-
-
-def among_others(chances: Floats, hours: float) -> Floats:
-    """(n, 2): log odds of each place of one query, and log of how often an hour it seems to be said elsewhere.
-
-    chances (n,): probability of each place, judged alone; hours: how much speech was searched. What seems to be said
-    everywhere is seldom said at each of those places.
-    """
-    bounded = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
-    elsewhere = (bounded.sum() - bounded + SUPPOSED) / (hours + SUPPOSED_HOURS)
-    features: Floats = np.stack([np.log(bounded / (1 - bounded)), np.log(elsewhere)], axis=1).astype(np.float32)
-    return features
 
 
 def logistic(features: Floats, weights: Floats) -> Floats:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot import scores
-from earshot.encoders.clock import FRAME_SECONDS, HALF_SECONDS, HALVES, half_centres
+from earshot.encoders.clock import HALF_SECONDS, HALVES, half_centres
 from earshot.encoders.word import WordEncoder
 from earshot.features import Floats
 from earshot.frames import FrameTable
@@ -38,8 +38,8 @@ OUTSIDE = -1e4
 """What a half frame beyond the end of a stretch costs."""
 MARGIN_FEATURE = 5
 """Which of the features tells what other words say of a place; -FAR where they were not asked."""
-FAR = 20.0
-"""Bound of what rivals can say for or against a place."""
+FAR, NEAR = 20.0, 8.0
+"""Bounds of what rivals can say against a place and for it: where none is like what is sought, that says little."""
 CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
 
@@ -68,11 +68,6 @@ class Haystack:
         return scores.frame_scores(
             self.pairs, scores.STRIDE * np.stack([way.vector for way in ways]) @ encoder.projection
         )
-
-    @property
-    def hours(self) -> float:
-        """How much speech there is."""
-        return len(self.table.vectors) * FRAME_SECONDS / 3600
 
     def stretch_of(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the stretch that each frame is in."""
@@ -169,8 +164,7 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
     """The places where what is sought may be said, one way or another; one for all that overlap.
 
     The ways of a typed query are its pronunciations, and the likeliest counts. Those of an example are its sound and
-    the words that it may be, of which one at most is right: their probabilities add up. How often all that seems to be
-    said is weighed in at last.
+    the words that it may be, of which one at most is right: their probabilities add up.
     """
     with scores.one_blas_thread(), ThreadPoolExecutor(min(len(ways), os.cpu_count() or 1)) as pool:
         similarity = haystack.similarity(ways, encoder)
@@ -192,8 +186,6 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
             best = np.zeros(len(ways), np.float32)
             np.maximum.at(best, number[here], chances[here])
             together[n] = best @ shares
-    features = scores.among_others(together, haystack.hours)
-    together = scores.logistic(features, encoder.rate_calibration(ways[0].spoken))
     return Places(starts[kept], ends[kept], cosines[kept], together)
 
 
@@ -262,7 +254,7 @@ def _margin(
     cosines = scores.overlapping_cosines(projected, n_frames, (first, last), words.vectors, words.lengths)
     evidence = COSINE_WEIGHT * cosines + PRIOR_WEIGHT * words.log_prior
     wanted, other = (np.logaddexp.reduce(evidence + log, axis=1) for log in (words.log_for, words.log_against))
-    margin: Floats = np.clip(wanted - other, -FAR, FAR).astype(np.float32)
+    margin: Floats = np.clip(wanted - other, -FAR, NEAR).astype(np.float32)
     return margin
 
 

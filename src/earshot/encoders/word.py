@@ -86,9 +86,6 @@ class WordEncoder(_Towers):
     heard_calibration: Floats
     """Weights and bias of the probability of a hit (`search.measure` gives the features), for phones and for the sound
     of an example; and of the words that an example may be (`query.hypotheses`), with the evidence for none of them."""
-    typed_rate_calibration: Floats
-    spoken_rate_calibration: Floats
-    """Weights and bias of the probability of a hit among the others (`scores.among_others`), typed and spoken."""
 
     @property
     def dim(self) -> int:
@@ -97,10 +94,6 @@ class WordEncoder(_Towers):
     def calibration(self, spoken: bool) -> Floats:
         """Weights of the probability of a hit, for typed or spoken queries."""
         return self.spoken_calibration if spoken else self.typed_calibration
-
-    def rate_calibration(self, spoken: bool) -> Floats:
-        """Weights of the probability of a hit among the others, for typed or spoken queries."""
-        return self.spoken_rate_calibration if spoken else self.typed_rate_calibration
 
     @property
     def stored_dim(self) -> int:
@@ -251,7 +244,7 @@ def _load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> W
     try:
         weights = np.load(folder / f"{name}.npz")
         arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
-        for kind in ("typed", "spoken", "heard", "typed_rate", "spoken_rate"):
+        for kind in ("typed", "spoken", "heard"):
             arrays[f"{kind}_calibration"] = np.array(card["calibration"][kind], np.float32)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise EncoderError(f"{folder / f'{name}.npz'}: not the weights of a word encoder ({error})") from error

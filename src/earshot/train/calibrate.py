@@ -27,13 +27,15 @@ from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.pronounce import pronounce_word
 from earshot.query import Query, example_queries, hypotheses, typed_query
-from earshot.search import EDGE, FAR, MARGIN_FEATURE, Haystack, find_places, measure
+from earshot.search import EDGE, FAR, MARGIN_FEATURE, Haystack, measure
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.types import Seconds
 
 RIDGE = 1e-7
 QUERIES = 400
+LONG = 12
+"""Letters of what is unlike nearly all that is said: such queries are sought too."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def typed_sought(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> 
     for shortest, longest, share in ((1, 1, 1.0), (2, 4, 0.3)):
         said = _runs(here, shortest, longest)
         unsaid = _runs(elsewhere, shortest, longest) - said
-        for runs, n in ((said, share * QUERIES), (unsaid, 0.3 * share * QUERIES)):
+        long = {run for run in unsaid if len("".join(run)) >= LONG}
+        for runs, n in ((said, share * QUERIES), (unsaid, 0.3 * share * QUERIES), (long, 0.3 * share * QUERIES)):
             ordered = sorted(runs)
             sought += [ordered[k] for k in rng.choice(len(ordered), min(round(n), len(ordered)), replace=False)]
     return [Sought(words, typed_query(" ".join(words), encoder)) for words in sought]
@@ -191,18 +194,6 @@ def candidates(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tu
     return np.concatenate(features), np.concatenate(right)
 
 
-def places(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Features (n, 2) of the places where each seems to be said, among its others, and which are right."""
-    alone = replace(encoder, typed_rate_calibration=np.array([1, 0, 0]), spoken_rate_calibration=np.array([1, 0, 0]))
-    features, right = [], []
-    for one in sought:
-        found = find_places(held.haystack, one.ways, alone)
-        true, other = _truth(held, one, found.starts, found.ends)
-        features.append(scores.among_others(found.chances[other], held.haystack.hours))
-        right.append(true[other])
-    return np.concatenate(features), np.concatenate(right)
-
-
 def _truth(
     held: Held, sought: Sought, starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -267,12 +258,8 @@ def main() -> None:
     encoder = replace(encoder, heard_calibration=fitted["heard"])
     typed = typed_sought(encoder, held, np.random.default_rng(0))
     fitted["typed"] = _fitted("typed", *candidates(encoder, held, typed))
-    encoder = replace(encoder, typed_calibration=fitted["typed"])
-    fitted["typed_rate"] = _fitted("typed_rate", *places(encoder, held, typed))
     spoken = spoken_sought(encoder, held, np.random.default_rng(0))
     fitted["spoken"] = _fitted("spoken", *candidates(encoder, held, spoken))
-    encoder = replace(encoder, spoken_calibration=fitted["spoken"])
-    fitted["spoken_rate"] = _fitted("spoken_rate", *places(encoder, held, spoken))
     write(arguments.weights / "word.toml", fitted)
 
 

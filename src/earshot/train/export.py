@@ -36,14 +36,11 @@ LONGEST_PHRASE = 512
 """Phones for which the paper's text tower has positions."""
 Priors = dict[str, NDArray[np.float32]]
 UNCALIBRATED = """\
-# Weights of the features of `search.measure`, `query.hypotheses` and `scores.among_others`, and biases, fitted by
-# `earshot.train.calibrate`.
+# Weights of the features of `search.measure` and `query.hypotheses`, and biases, fitted by `earshot.train.calibrate`.
 [calibration]
 typed = [12.0, 0.0, 1.0, -1.0, 0.0, 0.1, 0.0, 0.5, 0.0, -10.0]
 spoken = [12.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.5, 0.0, -10.0]
 heard = [25.0, 1.0, 0.5, 0.0, 12.0]
-typed_rate = [1.0, 0.0, 0.0]
-spoken_rate = [1.0, 0.0, 0.0]
 """
 
 
