@@ -405,6 +405,8 @@ def test_the_python_interface_is_the_same_calls(talk: Talk, tmp_path: Path) -> N
         library.index([tmp_path / "talks"])
         assert len(library.find(earshot.Clip(str(path)), top=None)) == 4
         assert library.status().totals.recordings == 2
+        assert [recording.path for recording in library.recordings()] == [str(path), str(tmp_path / "talks" / "b.wav")]
+        assert [recording.path for recording in library.recordings("b.wav")] == [str(tmp_path / "talks" / "b.wav")]
         assert library.remove(tmp_path / "talks") == [str(path), str(tmp_path / "talks" / "b.wav")]
         assert library.find("x") == []
     assert earshot.Library is type(library)
