@@ -1,6 +1,7 @@
 """Scores of a query against frames: which spans are like it, how well its phones fit, how likely it is said there.
 
-In and out: NumPy arrays. Pure functions; knows nothing of encoders, libraries or audio.
+In and out: NumPy arrays. Pure functions, and a guard over BLAS's threads for callers that have threads of their own;
+knows nothing of encoders, libraries or audio.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ STRIDE = 2
 """A span that is sought begins at every such frame; alignment finds where exactly."""
 _BLOCK = 4
 """At most one candidate begins in so many pairs of frames."""
-
-
 OVERLAP = 0.3
 """Spans that share so much of the shorter of them are one place."""
 
