@@ -20,7 +20,8 @@ def test_frame_scores_are_inner_products() -> None:
 
 def test_pairs_begin_anew_in_each_stretch() -> None:
     """Stretches of 9, 0 and 2 frames: two blocks of four pairs, then one."""
-    firsts, left = scores.pairs_of(np.array([0, 9, 9, 11]))
+    firsts, left, edges = scores.pairs_of(np.array([0, 9, 9, 11]))
+    assert edges.tolist() == [0, 8, 8, 12]
     assert firsts.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 9, 11, 13, 15]
     assert left.tolist() == [9, 7, 5, 3, 1, -1, -3, -5, 2, 0, -2, -4]
 
@@ -53,7 +54,7 @@ def norms(offsets: list[int], *lengths: int) -> dict[int, np.ndarray]:
 def test_candidates_find_the_planted_span_with_its_length() -> None:
     similarity = np.full(100, -2.0, np.float32)
     similarity[45:50] = 2.0
-    pairs, lengths = scores.candidates(similarity, norms([0, 200], 5, 10, 20), 1)
+    pairs, lengths, _ = scores.candidates(similarity, norms([0, 200], 5, 10, 20), 1)
     assert (pairs.tolist(), lengths.tolist()) == ([45], [10])
 
 
@@ -61,24 +62,37 @@ def test_candidates_may_be_of_an_odd_length() -> None:
     """A span of five frames whose last is the first half of a pair that is half as like the query."""
     similarity = np.full(100, -2.0, np.float32)
     similarity[45:47], similarity[47] = 2.0, 1.0
-    pairs, lengths = scores.candidates(similarity, norms([0, 200], 3, 5, 9), 1)
+    pairs, lengths, _ = scores.candidates(similarity, norms([0, 200], 3, 5, 9), 1)
     assert (pairs.tolist(), lengths.tolist()) == ([45], [5])
+
+
+def test_the_best_of_parts_are_the_best_of_the_whole() -> None:
+    """Three stretches of 16, 4 and 16 pairs; the second part of the table begins with the third."""
+    similarity = np.random.default_rng(0).standard_normal(36).astype(np.float32)
+    inverse = norms([0, 30, 34, 66], 4, 7)
+    whole = scores.candidates(similarity, inverse, 4)
+    edges = (slice(0, 20), slice(20, 36))
+    parts = [scores.candidates(similarity[e], {k: v[e] for k, v in inverse.items()}, 4) for e in edges]
+    found = scores.merged(parts, [0, 20], 4)
+    for k in range(2):
+        assert sorted(found[k].tolist()) == sorted(whole[k].tolist())
+    assert found.cosines.tolist() == sorted(found.cosines.tolist(), reverse=True)
 
 
 def test_candidates_stay_inside_a_stretch() -> None:
     offsets = np.array([0, 10, 30])
     similarity = np.zeros(20, np.float32)
     similarity[[3, 4, 8, 9]] = 2.0  # across the border of two stretches
-    pairs, lengths = scores.candidates(similarity, norms([0, 10, 30], 4, 6), 50)
+    pairs, lengths, _ = scores.candidates(similarity, norms([0, 10, 30], 4, 6), 50)
     starts = scores.pairs_of(offsets).firsts[pairs]
     assert {0, 1} == set(np.searchsorted(offsets, starts, side="right") - 1)
     assert all(start + length <= (10 if start < 10 else 30) for start, length in zip(starts, lengths, strict=True))
 
 
 def test_no_candidates_where_every_stretch_is_too_short() -> None:
-    pairs, _ = scores.candidates(np.ones(8, np.float32), norms([0, 2, 4], 3), 5)
+    pairs, _, _ = scores.candidates(np.ones(8, np.float32), norms([0, 2, 4], 3), 5)
     assert len(pairs) == 0
-    pairs, _ = scores.candidates(np.ones(4, np.float32), norms([0, 2], 30), 5)
+    pairs, _, _ = scores.candidates(np.ones(4, np.float32), norms([0, 2], 30), 5)
     assert len(pairs) == 0
 
 

@@ -68,18 +68,20 @@ def frame_scores(frames: NDArray[np.int8], queries: Floats) -> Floats:
 class Pairs(NamedTuple):
     """Pairs of frames, each stretch's from its first frame on and filled up to whole blocks of candidates, so that
     what is found in a stretch does not depend on those before it. firsts (p,): the first frame of each pair; left (p,):
-    how many frames there are from it to the end of its stretch, 0 or less where the pair only fills up."""
+    how many frames there are from it to the end of its stretch, 0 or less where the pair only fills up; edges (m + 1,):
+    the first pair of each stretch, and last how many there are."""
 
     firsts: Ints
     left: Ints
+    edges: Ints
 
 
 def pairs_of(stretch_offsets: Ints) -> Pairs:
     """The pairs of stretches of which number k is frames [offsets[k], offsets[k + 1])."""
     counts = _BLOCK * -(-np.diff(stretch_offsets) // (STRIDE * _BLOCK))
-    before = np.cumsum(counts) - counts
-    firsts = np.repeat(stretch_offsets[:-1] - STRIDE * before, counts) + STRIDE * np.arange(counts.sum())
-    return Pairs(firsts, np.repeat(stretch_offsets[1:], counts) - firsts)
+    edges = np.concatenate([[0], np.cumsum(counts)])
+    firsts = np.repeat(stretch_offsets[:-1] - STRIDE * edges[:-1], counts) + STRIDE * np.arange(edges[-1])
+    return Pairs(firsts, np.repeat(stretch_offsets[1:], counts) - firsts, edges)
 
 
 def means(frames: NDArray[np.int8], pairs: Pairs) -> NDArray[np.int8]:
@@ -95,8 +97,16 @@ def means(frames: NDArray[np.int8], pairs: Pairs) -> NDArray[np.int8]:
     return out
 
 
-def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) -> tuple[Ints, Ints]:
-    """The `top` spans of greatest cosine: (pair that it begins with, length in frames), one of a block at most.
+class Spans(NamedTuple):
+    """Spans of frames: the pair that each begins with, its length in frames, its cosine with the query; each (k,)."""
+
+    pairs: Ints
+    lengths: Ints
+    cosines: Floats
+
+
+def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) -> Spans:
+    """The `top` spans of greatest cosine, one of a block at most.
 
     scores (p,): inner products of one query with the sums of pairs of projected frames; where a span ends amid a pair,
     half of that counts. inverse_norms: for each length to try, one over the norm of the sum of that many projected
@@ -124,7 +134,16 @@ def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) ->
         begin = pairs[fits]
         ends = (total[begin + length // STRIDE] + total[begin + -(-length // STRIDE)]) / 2
         tried[row, fits] = (ends - total[begin]) * inverse_norms[length][begin]
-    return pairs, np.array(lengths, np.int64)[tried.argmax(axis=0)] if len(pairs) else pairs
+    longest = np.array(lengths, np.int64)[tried.argmax(axis=0)] if len(pairs) else pairs
+    return Spans(pairs, longest, best[pairs])
+
+
+def merged(parts: Sequence[Spans], before: Sequence[int], top: int) -> Spans:
+    """The `top` of the spans of several parts of a table, each of which begins `before` pairs after its start."""
+    pairs = np.concatenate([part.pairs + first for part, first in zip(parts, before, strict=True)])
+    lengths, cosines = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
+    keep = np.argsort(-cosines, kind="stable")[:top]
+    return Spans(pairs[keep], lengths[keep], cosines[keep])
 
 
 def span_cosines(frames: Floats, projection: Floats, query: Floats, spans: Sequence[tuple[Ints, Ints]]) -> Floats:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,8 @@ class Haystack:
     """(p,): the frame that each pair of frames begins with."""
     pairs: NDArray[np.int8]
     inverse_norms: dict[int, Floats]
+    parts: tuple[slice, ...]
+    """Pairs that are scanned side by side: whole stretches."""
 
     @classmethod
     def of(cls, table: FrameTable, encoder: WordEncoder) -> Haystack:
@@ -61,13 +64,23 @@ class Haystack:
         norms = encoder.inverse_norms(table.vectors[np.minimum(pairs.firsts, len(table.vectors) - 1)])
         for length, inverse in norms.items():
             inverse[pairs.left < length] = 0
-        return cls(table, pairs.firsts, scores.means(table.vectors[:, : encoder.frame_dim], pairs), norms)
+        means = scores.means(table.vectors[:, : encoder.frame_dim], pairs)
+        shares = np.linspace(0, len(means), (os.cpu_count() or 1) + 1)
+        edges = np.unique(pairs.edges[np.searchsorted(pairs.edges, shares)]).tolist()
+        return cls(table, pairs.firsts, means, norms, tuple(slice(a, b) for a, b in pairwise(edges)))
 
-    def similarity(self, ways: Sequence[Query], encoder: WordEncoder) -> Floats:
-        """Inner products (len(ways), p) of queries with pairs of projected frames."""
-        return scores.frame_scores(
-            self.pairs, scores.STRIDE * np.stack([way.vector for way in ways]) @ encoder.projection
-        )
+    def scan(self, ways: Sequence[Query], encoder: WordEncoder, pool: Executor) -> list[scores.Spans]:
+        """The CANDIDATES spans of greatest cosine with each query."""
+        directions = scores.STRIDE * np.stack([way.vector for way in ways]) @ encoder.projection
+
+        def scan_part(part: slice) -> list[scores.Spans]:
+            similarity = scores.frame_scores(self.pairs[part], directions)
+            norms = [{length: self.inverse_norms[length][part] for length in way.lengths} for way in ways]
+            return [scores.candidates(row, norm, CANDIDATES) for row, norm in zip(similarity, norms, strict=True)]
+
+        found = list(pool.map(scan_part, self.parts))
+        before = [part.start for part in self.parts]
+        return [scores.merged([one[k] for one in found], before, CANDIDATES) for k in range(len(ways))]
 
     def stretch_of(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the stretch that each frame is in."""
@@ -166,9 +179,9 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
     The ways of a typed query are its pronunciations, and the likeliest counts. Those of an example are its sound and
     the words that it may be, of which one at most is right: their probabilities add up.
     """
-    with scores.one_blas_thread(), ThreadPoolExecutor(min(len(ways), os.cpu_count() or 1)) as pool:
-        similarity = haystack.similarity(ways, encoder)
-        found = list(pool.map(lambda scored, way: measure(haystack, scored, way, encoder), similarity, ways))
+    with scores.one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        spans = haystack.scan(ways, encoder, pool)
+        found = list(pool.map(lambda some, way: measure(haystack, some, way, encoder), spans, ways))
     starts, ends, cosines = (
         np.concatenate([getattr(c, name) for c in found]) for name in ("starts", "ends", "cosines")
     )
@@ -189,12 +202,10 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
     return Places(starts[kept], ends[kept], cosines[kept], together)
 
 
-def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordEncoder) -> Candidates:
-    """The best candidates for one query: span by alignment, cosine, and features for the probability."""
+def measure(haystack: Haystack, spans: scores.Spans, query: Query, encoder: WordEncoder) -> Candidates:
+    """The candidates for one query near these spans: span by alignment, cosine, and features for the probability."""
     table = haystack.table
-    norms = {length: haystack.inverse_norms[length] for length in query.lengths}
-    pairs, lengths = scores.candidates(similarity, norms, CANDIDATES)
-    starts = haystack.firsts[pairs]
+    starts, lengths = haystack.firsts[spans.pairs], spans.lengths
     reach = MARGIN + max(0, round(query.expected * 1.3) - max(query.lengths))
     width = max(query.lengths) + 2 * reach
     stretch = haystack.stretch_of(starts)
@@ -210,8 +221,8 @@ def measure(haystack: Haystack, similarity: Floats, query: Query, encoder: WordE
     borders = encoder.border_log_odds(flat).reshape(len(starts), HALVES * width)
     first = aligned.start // HALVES
     last = np.maximum(aligned.end // HALVES, first + 1)
-    spans = [(starts - begin, starts - begin + lengths), (first, last)]
-    cosine = scores.span_cosines(windows, encoder.projection, query.vector, spans)
+    tried = [(starts - begin, starts - begin + lengths), (first, last)]
+    cosine = scores.span_cosines(windows, encoder.projection, query.vector, tried)
     taken = aligned.end - aligned.start
     features = [
         cosine,

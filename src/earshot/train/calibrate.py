@@ -14,6 +14,7 @@ import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -183,14 +184,15 @@ def fit(features: Floats, right: NDArray[np.bool_], steps: int = 50) -> Floats:
 def candidates(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tuple[Floats, NDArray[np.bool_]]:
     """Features (n, f) of the candidates, of an example's sound alone, and which are right."""
     features, right = [], []
-    for one in sought:
-        ways = one.ways[:1] if one.ways[0].spoken else one.ways
-        for scored, way in zip(held.haystack.similarity(ways, encoder), ways, strict=True):
-            found = measure(held.haystack, scored, way, encoder)
-            kept = found.features[:, MARGIN_FEATURE] > -FAR
-            true, other = _truth(held, one, found.starts[kept], found.ends[kept])
-            features.append(found.features[kept][other])
-            right.append(true[other])
+    with ThreadPoolExecutor() as pool:
+        for one in sought:
+            ways = one.ways[:1] if one.ways[0].spoken else one.ways
+            for spans, way in zip(held.haystack.scan(ways, encoder, pool), ways, strict=True):
+                found = measure(held.haystack, spans, way, encoder)
+                kept = found.features[:, MARGIN_FEATURE] > -FAR
+                true, other = _truth(held, one, found.starts[kept], found.ends[kept])
+                features.append(found.features[kept][other])
+                right.append(true[other])
     return np.concatenate(features), np.concatenate(right)
 
 
