@@ -182,17 +182,19 @@ def plot(trials: Trials, runs: list[Run], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    colours = {name: f"C{k}" for k, name in enumerate(sorted({run.contender for run in runs}))}
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True)
     for axis, kind in zip(axes, ("typed", "spoken"), strict=True):
         words = set(trials.words[kind])
         for run in (run for run in runs if run.kind == kind):
             matching = _match(trials, [run], words)
             recall = [metrics.recall_at_false_alarms(matching, rate) for rate in CURVE]
-            axis.plot(CURVE, recall, label=f"{run.contender} ({run.origin.commit})")
+            label = f"{run.contender} ({run.origin.commit})"
+            axis.plot(CURVE, recall, label=label, color=colours[run.contender])
         axis.set(title=f"{kind}: {len(words)} words", xscale="log", ylim=(0, 1), xlabel="false alarms per keyword-hour")
         axis.grid(alpha=0.3)
         if axis.lines:
-            axis.legend(loc="lower right", fontsize="small")
+            axis.legend(loc="upper left", fontsize="small")
     axes[0].set_ylabel("share of references found")
     figure.tight_layout()
     figure.savefig(path, dpi=120, metadata={"Software": None})
