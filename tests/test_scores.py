@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
 
 from earshot import scores
 
@@ -30,19 +29,6 @@ def test_means_of_pairs_are_rounded_down() -> None:
     frames = np.array([[1, -127], [2, -127], [127, 3], [9, 8]], np.int8)
     found = scores.means(frames, scores.pairs_of(np.array([0, 3, 4])))
     assert found.tolist() == [[1, -127], [127, 3], [0, 0], [0, 0], [9, 8], [0, 0], [0, 0], [0, 0]]
-
-
-def test_blas_threads_come_back_when_the_last_of_several_users_leaves() -> None:
-    def threads() -> list[int]:
-        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-
-    before, one, two = threads(), scores.one_blas_thread(), scores.one_blas_thread()
-    one.__enter__()
-    two.__enter__()
-    one.__exit__(None, None, None)
-    assert set(threads()) == {1}
-    two.__exit__(None, None, None)
-    assert threads() == before
 
 
 def norms(offsets: list[int], *lengths: int) -> dict[int, np.ndarray]:

@@ -368,8 +368,7 @@ def test_losses_are_nearly_the_same_in_bfloat16() -> None:
     for precision in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
         model = WordModel(SMALL).eval()
-        model.precision = precision
-        losses[precision] = model.losses(batch)
+        losses[precision] = model.losses(batch, precision)
     for name, loss in losses[torch.float32].items():
         assert losses[torch.bfloat16][name].dtype == torch.float32
         torch.testing.assert_close(losses[torch.bfloat16][name], loss, rtol=0.05, atol=0.05)

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot import audio, scores, speech
+from earshot import audio, blas, speech
 from earshot.features import HOP, SAMPLE_RATE, Floats
 from earshot.library import Failure, Fingerprint, Store, Stretch
 from earshot.types import AudioError, EncoderError, Recording, Seconds
@@ -99,7 +99,7 @@ def index(
     expected = _expected_seconds(jobs) if progress else 0.0
     n_files = len(jobs) + len(found.failures) + len(missed)
     # Every thread of a crew keeps a processor busy: threads of BLAS below them would only get in their way.
-    with scores.one_blas_thread(), _Crew(encoder, jobs, workers or _processors()) as crew:
+    with blas.one_thread(), _Crew(encoder, jobs, workers or _processors()) as crew:
 
         def tell(failure: Failure | None = None) -> None:
             if failure is not None:

@@ -1,19 +1,15 @@
 """Scores of a query against frames: which spans are like it, how well its phones fit, how likely it is said there.
 
-In and out: NumPy arrays. Pure functions, and a guard over BLAS's threads for callers that have threads of their own;
-knows nothing of encoders, libraries or audio.
+In and out: NumPy arrays. Pure functions; knows nothing of encoders, libraries or audio.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import Lock
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -36,24 +32,6 @@ class Aligned(NamedTuple):
     start: Ints
     end: Ints
     states: Ints
-
-
-_blas_lock = Lock()
-_blas_users: list[threadpool_limits] = []
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Within, BLAS starts no threads of its own. That holds for the whole process: the last to leave undoes it."""
-    with _blas_lock:
-        _blas_users.append(_blas_users[0] if _blas_users else threadpool_limits(1, "blas"))
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            limits = _blas_users.pop()
-            if not _blas_users:
-                limits.restore_original_limits()
 
 
 def frame_scores(frames: NDArray[np.int8], queries: Floats) -> Floats:

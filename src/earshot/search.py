@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot import scores
+from earshot import blas, scores
 from earshot.encoders.clock import HALF_SECONDS, HALVES, half_centres
 from earshot.encoders.word import WordEncoder
 from earshot.features import Floats
@@ -179,7 +179,7 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
     The ways of a typed query are its pronunciations, and the likeliest counts. Those of an example are its sound and
     the words that it may be, of which one at most is right: their probabilities add up.
     """
-    with scores.one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with blas.one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         spans = haystack.scan(ways, encoder, pool)
         found = list(pool.map(lambda some, way: measure(haystack, some, way, encoder), spans, ways))
     starts, ends, cosines = (

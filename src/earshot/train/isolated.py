@@ -71,9 +71,6 @@ class FinalStates(nn.Module):
 class IsolatedModel(nn.Module):
     """The paper's audio and text tower, and its one learned scale."""
 
-    precision = torch.float32
-    """What the towers compute in while they are trained; losses are always in float32."""
-
     def __init__(self, config: IsolatedConfig) -> None:
         super().__init__()
         self.config = config
@@ -87,10 +84,13 @@ class IsolatedModel(nn.Module):
         x = self.embedding(phones)
         return self.text_tower(x + sinusoids(x.shape[1], x.shape[2]).to(x), lengths)  # type: ignore[no-any-return]
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The paper's two losses of one batch: the rows of a word stand together, `instances` of each."""
-        audio = in_groups(self.audio, batch["mel"], batch["lengths"], self.precision)
-        texts = in_groups(self.text, batch["texts"], batch["text_lengths"], self.precision)
+    def losses(self, batch: dict[str, Tensor], precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """The paper's two losses of one batch: the rows of a word stand together, `instances` of each.
+
+        The towers compute in `precision`, the losses in float32.
+        """
+        audio = in_groups(self.audio, batch["mel"], batch["lengths"], precision)
+        texts = in_groups(self.text, batch["texts"], batch["text_lengths"], precision)
         views = audio.view(len(texts), self.config.instances, -1)
         return {
             "clap": clap_views(views, texts, self.clap_scale.exp().clamp(max=100)),

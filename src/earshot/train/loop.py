@@ -77,7 +77,7 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path)
     model = build(config).to(device)
     if options.precision not in PRECISIONS:
         raise TrainingError(f'precision "{options.precision}" is none of: {", ".join(PRECISIONS)}')
-    model.precision = PRECISIONS[options.precision]
+    precision = PRECISIONS[options.precision]
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     step = _resume(folder / "last.pt", model, optimizer, device)
     if world > 1:
@@ -91,7 +91,7 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path)
         torch.manual_seed((batcher.seed * 1_000_003 + step) * 64 + rank)
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * one_cycle(step / options.steps, options.warm_up)
-        parts = model.losses({k: torch.as_tensor(v).to(device) for k, v in batch.items()})
+        parts = model.losses({k: torch.as_tensor(v).to(device) for k, v in batch.items()}, precision)
         loss = torch.stack([weight * parts[name] for name, weight in options.losses.items()]).sum()
         if not math.isfinite(loss.item()):
             raise TrainingError(f"the loss of batch {step} is not finite; {folder / 'last.pt'} is the last good state")

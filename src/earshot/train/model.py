@@ -119,9 +119,6 @@ class TextTower(nn.Module):
 class WordModel(nn.Module):
     """Both towers and the learned scales of the contrastive losses (as logarithms)."""
 
-    precision = torch.float32
-    """What the towers compute in while they are trained; losses are always in float32."""
-
     def __init__(self, config: WordConfig) -> None:
         super().__init__()
         self.config = config
@@ -130,12 +127,12 @@ class WordModel(nn.Module):
         self.clap_scale = nn.Parameter(torch.tensor(math.log(14.0)))
         self.dwd_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The losses of one `batches.Batch`, by name."""
+    def losses(self, batch: dict[str, Tensor], precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """The losses of one `batches.Batch`, by name, in float32; the towers compute in `precision`."""
         longest = -(-batch["mel"].shape[1] // SUBSAMPLING)
-        frames = in_groups(self.audio, batch["mel"], batch["lengths"], self.precision, n_frames=longest)
+        frames = in_groups(self.audio, batch["mel"], batch["lengths"], precision, n_frames=longest)
         spans = self.audio.pool(frames, batch["rows"], batch["starts"], batch["ends"])
-        texts = in_groups(self.text, batch["texts"], batch["text_lengths"], self.precision, size=8 * GROUP)
+        texts = in_groups(self.text, batch["texts"], batch["text_lengths"], precision, size=8 * GROUP)
         scale = self.clap_scale.exp().clamp(max=100)
         instances = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"])
         n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
