@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from earshot import speech
 from earshot.features import HOP, N_MELS, SAMPLE_RATE, WINDOW, log_mel
+from earshot.train.align import Timed
+from earshot.train.corpus import Corpus, Utterance
 
 Samples = NDArray[np.float32]
 Talk = Callable[..., Path]
@@ -81,3 +83,18 @@ def talk(tmp_path: Path) -> Talk:
         return path
 
     return write
+
+
+def noise_corpus(seed: int = 0) -> Corpus:
+    """Twelve utterances of noise "said" by three speakers."""
+    rng = np.random.default_rng(seed)
+    samples = (rng.standard_normal(12 * 2 * SAMPLE_RATE) * 2000).astype(np.int16)
+    phones = [Timed(0.2 + 0.1 * k, 0.3 + 0.1 * k, p) for k, p in enumerate("K AE T S AE T D AO G".split())]
+    words = [Timed(0.2, 0.6, "cats"), Timed(0.6, 0.8, "at"), Timed(0.8, 1.1, "dog")]
+    made = [
+        Utterance(
+            str(k), "noise", f"s{k % 3}", "train", k * 2 * SAMPLE_RATE, 2 * SAMPLE_RATE, tuple(words), tuple(phones)
+        )
+        for k in range(12)
+    ]
+    return Corpus(tuple(made), samples)

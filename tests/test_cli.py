@@ -445,7 +445,8 @@ def test_help_answers_at_once() -> None:
 
 
 SLOW = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 import earshot.encoders, earshot.speech, earshot.ingest
 from conftest import ToyEncoder, loud_stretches
 toy = ToyEncoder()

@@ -9,7 +9,8 @@ import pytest
 
 from earshot import encoders
 from earshot.encoders.lexicon import MISMATCH, PAD, Lexicon, load, phone_costs
-from earshot.encoders.word import WordEncoder, phone_ids
+from earshot.encoders.towers import phone_ids
+from earshot.encoders.word import WordEncoder
 from earshot.pronounce import pronounce
 from earshot.types import EncoderError
 

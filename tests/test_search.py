@@ -12,7 +12,8 @@ import pytest
 
 from earshot.encoders.clock import FRAME_SECONDS, HALVES, N_CLASSES, SILENCE
 from earshot.encoders.lexicon import PAD, Lexicon
-from earshot.encoders.word import WordEncoder, phone_ids
+from earshot.encoders.towers import phone_ids
+from earshot.encoders.word import WordEncoder
 from earshot.features import N_MELS, Floats
 from earshot.library import EncoderIdentity, Fingerprint, Store, Stretch
 from earshot.pronounce import PHONES, pronounce

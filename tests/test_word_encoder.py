@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from earshot import encoders
+from earshot.encoders import load
 from earshot.encoders.clock import frame_count
-from earshot.encoders.word import GRID, WordEncoder, load_word
+from earshot.encoders.word import GRID, WordEncoder
 from earshot.features import SAMPLE_RATE, log_mel
 from earshot.types import EncoderError, QueryError
 
@@ -107,7 +108,7 @@ def test_damaged_weights_are_refused_in_one_line(tmp_path: Path, file: str, dama
     else:
         (folder / file).write_bytes((folder / file).read_bytes()[:200])
     with pytest.raises(EncoderError) as error:
-        load_word(folder)
+        load(str(folder))
     assert file in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -18,7 +18,8 @@ from earshot import scores
 from earshot.audio import SAMPLE_RATE, load
 from earshot.encoders.clock import FRAME_SECONDS, GRID, N_CLASSES, frame_range
 from earshot.encoders.lexicon import SCALE
-from earshot.encoders.word import WordEncoder, phone_ids
+from earshot.encoders.towers import phone_ids
+from earshot.encoders.word import WordEncoder
 from earshot.features import Floats, log_mel
 from earshot.pronounce import pronounce
 from earshot.types import AudioError, Clip, QueryError, Seconds

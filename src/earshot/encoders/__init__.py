@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from functools import cache
 from pathlib import Path
 
-from earshot.encoders.word import IsolatedEncoder, WordEncoder, load_folder, load_word
+from earshot.encoders.isolated import IsolatedEncoder, load_isolated
+from earshot.encoders.towers import check, read_card
+from earshot.encoders.word import LEXICON, WordEncoder, load_spans
 from earshot.types import EncoderError
 
 __all__ = ["IsolatedEncoder", "WordEncoder", "load", "load_folder"]
@@ -16,10 +19,33 @@ __all__ = ["IsolatedEncoder", "WordEncoder", "load", "load_folder"]
 def load(name: str) -> WordEncoder:
     """The encoder called `name`: "word" (paper A); or the one that `earshot.train.export` put into the folder `name`.
 
-    EncoderError for any other name, and for a folder whose files are missing or damaged.
+    EncoderError for any other name, for a folder whose files are missing or damaged, and for an encoder that cannot
+    index recordings.
     """
     if name == "word":
-        return load_word(Path(__file__).parent / "weights")
+        return _load_word(Path(__file__).parent / "weights")
     if os.path.isdir(name):
-        return load_word(Path(name))
+        return _load_word(Path(name))
     raise EncoderError(f"there is no encoder '{name}'; Earshot has: word")
+
+
+def _load_word(folder: Path) -> WordEncoder:
+    encoder = load_folder(folder)
+    if not isinstance(encoder, WordEncoder):
+        raise EncoderError(f"{folder}: an encoder of isolated words cannot index recordings")
+    return encoder
+
+
+def load_folder(folder: Path, name: str = "word") -> WordEncoder | IsolatedEncoder:
+    """The encoder whose card is `name`.toml in `folder`; its networks are opened when first used.
+
+    EncoderError where a file is missing, damaged or not the one that the card names.
+    """
+    card = read_card(folder / f"{name}.toml")
+    for file, digest in card["files"].items():
+        check(folder / file, digest)
+    vectors = (digest for file, digest in card["files"].items() if not file.endswith(LEXICON))
+    digest = hashlib.sha256("".join(sorted(vectors)).encode()).hexdigest()[:16]
+    if card.get("kind") == "isolated":
+        return load_isolated(card, digest, folder, name)
+    return load_spans(card, digest, folder, name)

@@ -6,14 +6,12 @@ Knows nothing of files of speech, of the library or of how it was trained.
 
 from __future__ import annotations
 
-import hashlib
-import tomllib
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +19,10 @@ from numpy.typing import NDArray
 from earshot.encoders.clock import BORDER, GRID, HALVES, N_CLASSES, SILENCE, frame_count
 from earshot.encoders.lexicon import Lexicon, phone_costs
 from earshot.encoders.lexicon import load as load_lexicon
-from earshot.features import N_MELS, Floats, log_mel, mel_energies, normalise
-from earshot.pronounce import PHONES, pronounce
-from earshot.types import EncoderError, QueryError
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from earshot.encoders.towers import Towers, batches, first_pronunciations, padded, phone_ids, run_text
+from earshot.features import N_MELS, Floats, log_mel, normalise
+from earshot.pronounce import PHONES
+from earshot.types import EncoderError
 
 Frames = NDArray[np.int8]
 LEXICON = "-lexicon.npz"
@@ -35,29 +31,10 @@ SCALE = 127
 """A stored frame value v stands for v / SCALE, in (-1, 1)."""
 _STEPS, _LOWEST = 32, -5
 """A stored norm is a byte: steps to an octave of the mean frame, from 2 ** _LOWEST on; right to about 1 %."""
-_BATCH_FRAMES = 12_000
-"""Feature frames, padding included, that are run through the network at a time: two minutes."""
 
 
 @dataclass(frozen=True)
-class _Towers:
-    """The files of an encoder: its two networks, opened when first used."""
-
-    name: str
-    digest: str
-    folder: Path
-
-    @cached_property
-    def _audio(self) -> InferenceSession:
-        return _session(self.folder / f"{self.name}-audio.onnx")
-
-    @cached_property
-    def _text(self) -> InferenceSession:
-        return _session(self.folder / f"{self.name}-text.onnx")
-
-
-@dataclass(frozen=True)
-class WordEncoder(_Towers):
+class WordEncoder(Towers):
     """Acoustic word embeddings (paper A, arXiv 2512.14115) whose audio tower runs once over running speech.
 
     A stretch of speech becomes one frame every 40 ms: `frame_dim` int8 values, then a byte for each length of GRID, the
@@ -107,13 +84,13 @@ class WordEncoder(_Towers):
     def frames(self, mels: Sequence[Floats]) -> list[Frames]:
         """Frames (ceil(n / 4), stored_dim) of each stretch, from raw log-mels (n, N_MELS). Thread-safe."""
         out: list[Frames] = [np.zeros((0, self.stored_dim), np.int8)] * len(mels)
-        for batch in _batches([len(mel) for mel in mels]):
+        for batch in batches([len(mel) for mel in mels]):
             longest = max(len(mels[k]) for k in batch)
             padded = np.zeros((len(batch), longest, N_MELS), np.float32)
             for row, k in enumerate(batch):
                 padded[row, : len(mels[k])] = normalise(mels[k], self.prior_mean, self.prior_std)
             lengths = np.array([len(mels[k]) for k in batch], np.int32)
-            values = self._audio.run(None, {"mel": padded, "lengths": lengths})[0]
+            values = self.audio.run(None, {"mel": padded, "lengths": lengths})[0]
             for row, k in enumerate(batch):
                 out[k] = self._stored(np.rint(values[row, : frame_count(len(mels[k]))] * SCALE).astype(np.int8))
         return out
@@ -179,7 +156,7 @@ class WordEncoder(_Towers):
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Embeddings (n, dim) of words or phrases by their first pronunciation. QueryError where one has none."""
-        return self.embed_phones(_first_pronunciations(texts))
+        return self.embed_phones(first_pronunciations(texts))
 
     def embed_phones(self, pronunciations: Sequence[Sequence[str]]) -> Floats:
         """Embeddings (n, dim) of the phones (ARPAbet without stress) of whole words."""
@@ -189,58 +166,11 @@ class WordEncoder(_Towers):
         """Embeddings (n, dim) of the phones of whole words, as places in PHONES."""
         if not words:
             return np.zeros((0, self.dim), np.float32)
-        return run_text(self._text, [[BORDER, *ids, BORDER] for ids in words])
+        return run_text(self.text, [[BORDER, *ids, BORDER] for ids in words])
 
 
-@dataclass(frozen=True)
-class IsolatedEncoder(_Towers):
-    """Paper A as it is published (arXiv 2512.14115): a network that is given one word, cut out, at a time."""
-
-    n_mels: int
-
-    def embed_speech(self, clips: Sequence[Floats]) -> Floats:
-        """Embeddings (n, dim) of clips, each float32 samples at 16 kHz."""
-        mels = [mel_energies(padded(clip), self.n_mels) for clip in clips]
-        out: list[Floats] = [np.zeros(0, np.float32)] * len(mels)
-        for batch in _batches([len(mel) for mel in mels]):
-            lengths = np.array([len(mels[k]) for k in batch], np.int32)
-            rows = np.zeros((len(batch), lengths.max(), self.n_mels), np.float32)
-            for row, k in enumerate(batch):
-                rows[row, : lengths[row]] = mels[k]
-            vectors = self._audio.run(None, {"x": rows, "lengths": lengths})[0]
-            for k, vector in zip(batch, vectors, strict=True):
-                out[k] = vector
-        return np.stack(out) if out else np.zeros((0, 0), np.float32)
-
-    def embed_text(self, texts: Sequence[str]) -> Floats:
-        """Embeddings (n, dim) of words by their first pronunciation. QueryError where one has none."""
-        return run_text(self._text, [phone_ids(phones) for phones in _first_pronunciations(texts)])
-
-
-def load_folder(folder: Path, name: str = "word") -> WordEncoder | IsolatedEncoder:
-    """The encoder whose card is `name`.toml in `folder`; its networks are opened when first used.
-
-    EncoderError where a file is missing, damaged or not the one that the card names.
-    """
-    card = read_card(folder / f"{name}.toml")
-    for file, digest in card["files"].items():
-        check(folder / file, digest)
-    vectors = (digest for file, digest in card["files"].items() if not file.endswith(LEXICON))
-    digest = hashlib.sha256("".join(sorted(vectors)).encode()).hexdigest()[:16]
-    if card.get("kind") == "isolated":
-        return IsolatedEncoder(name, digest, folder, int(card["n_mels"]))
-    return _load_spans(card, digest, folder, name)
-
-
-def load_word(folder: Path) -> WordEncoder:
-    """The encoder of a folder, which must be one that searches can be made with."""
-    encoder = load_folder(folder)
-    if not isinstance(encoder, WordEncoder):
-        raise EncoderError(f"{folder}: an encoder of isolated words cannot index recordings")
-    return encoder
-
-
-def _load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> WordEncoder:
+def load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> WordEncoder:
+    """The encoder of a card and the arrays beside it. EncoderError where they are damaged or missing."""
     try:
         weights = np.load(folder / f"{name}.npz")
         arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
@@ -263,80 +193,5 @@ _ARRAYS = (
 )
 
 
-def _first_pronunciations(texts: Sequence[str]) -> list[tuple[str, ...]]:
-    if isinstance(texts, str):
-        raise TypeError("texts are a list; one text is a list of one")
-    return [tuple(pronounce(text, most=1)[0]) for text in texts]
-
-
-def run_text(session: InferenceSession, texts: Sequence[Sequence[int]]) -> Floats:
-    """Run a phone tower over sequences of phone ids: (n, dim)."""
-    lengths = np.array([len(text) for text in texts], np.int32)
-    ids = np.full((len(lengths), lengths.max(initial=1)), SILENCE, np.int64)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = text
-    vectors: Floats = session.run(None, {"phones": ids, "lengths": lengths})[0]
-    return vectors
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """The card of a model: what it is, its files with their SHA-256, its licence and figures."""
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise EncoderError(f"{path}: no readable model card ({error}); install Earshot again") from error
-
-
-def check(path: Path, digest: str) -> None:
-    """EncoderError unless the file's SHA-256 is `digest`."""
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise EncoderError(f"{path}: cannot read the model file ({error.strerror}); install Earshot again") from error
-    if found != digest:
-        raise EncoderError(f"{path}: not the file that its model card names; install Earshot again")
-
-
-def phone_ids(phones: Sequence[str]) -> list[int]:
-    """Numbers of phones, in the order of `PHONES`. QueryError for a symbol that is none of them."""
-    try:
-        return [_PHONE_ID[phone] for phone in phones]
-    except KeyError as error:
-        raise QueryError(f"{error} is not an ARPAbet phone") from None
-
-
-_PHONE_ID = {phone: k for k, phone in enumerate(PHONES)}
-
-
-def padded(samples: Floats, shortest: int = 1_600) -> Floats:
-    """A clip with zeros after it where it is shorter than a tenth of a second."""
-    return np.pad(samples, (0, max(0, shortest - len(samples)))).astype(np.float32)
-
-
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices by falling length, cut into batches of about _BATCH_FRAMES padded frames; empty stretches left out."""
-    batches: list[list[int]] = []
-    for k in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
-        if lengths[k] == 0:
-            continue
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > _BATCH_FRAMES:
-            batches.append([])
-        batches[-1].append(k)
-    return batches
-
-
 def _unit(vector: Floats) -> Floats:
     return (vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float32)
-
-
-def _session(path: Path) -> InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise EncoderError(f"{path}: ONNX Runtime cannot open the model ({type(error).__name__})") from error

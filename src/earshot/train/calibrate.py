@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earshot import scores
+from earshot.encoders import load
 from earshot.encoders.clock import HALF_SECONDS, HALVES, frame_range
-from earshot.encoders.word import WordEncoder, load_word, padded, phone_ids
+from earshot.encoders.towers import padded, phone_ids
+from earshot.encoders.word import WordEncoder
 from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.pronounce import pronounce_word
@@ -247,7 +249,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     arguments = parser.parse_args()
     recipe = tomllib.loads(arguments.recipe.read_text())
-    encoder = load_word(arguments.weights)
+    encoder = load(str(arguments.weights))
     held = encode(encoder, arguments.corpora, list(recipe["corpora"]), set(recipe["held_out"]))
     fitted = {}
     options, true = heard_examples(encoder, held, np.random.default_rng(0))

@@ -27,6 +27,10 @@ from earshot.types import AudioError, Clip
 SAMPLES, UTTERANCES = "samples.i16", "utterances.jsonl"
 
 
+class CorpusError(ValueError):
+    """A corpus, a transcript or an alignment that cannot be used; the message says which and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Utterance:
     """One transcribed utterance: samples [offset, offset + length) of its corpus, with word and phone spans."""
@@ -59,7 +63,9 @@ class Corpus:
 
 
 def read_corpus(folder: Path) -> Corpus:
-    """The corpus made in `folder` so far; a last line cut short by a kill is left out."""
+    """The corpus made in `folder` so far, without a last line cut short by a kill. CorpusError where there is none."""
+    if not (folder / SAMPLES).is_file():
+        raise CorpusError(f"{folder}: no prepared corpus; make it with python -m earshot.train.corpus SOURCE {folder}")
     utterances = tuple(_utterances(folder))
     return Corpus(utterances, np.memmap(folder / SAMPLES, np.int16, mode="r"))
 

@@ -23,8 +23,10 @@ from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from earshot.encoders.clock import BORDER
+from earshot.encoders.isolated import LOG_MEL
 from earshot.encoders.lexicon import PAD, SCALE
-from earshot.encoders.word import LEXICON, run_text
+from earshot.encoders.towers import run_text
+from earshot.encoders.word import LEXICON
 from earshot.features import N_MELS
 from earshot.train.isolated import FinalStates, IsolatedModel, sinusoids
 from earshot.train.lexicon import word_priors
@@ -34,6 +36,8 @@ from earshot.train.model import AudioTower, BiLSTM, TextTower, WordModel
 OPSET = 20
 LONGEST_PHRASE = 512
 """Phones for which the paper's text tower has positions."""
+FILES = ("-audio.onnx", "-text.onnx", ".npz", LEXICON)
+"""How the names of a word encoder's files end."""
 Priors = dict[str, NDArray[np.float32]]
 UNCALIBRATED = """\
 # Weights of the features of `search.measure` and `query.hypotheses`, and biases, fitted by `earshot.train.calibrate`.
@@ -46,7 +50,7 @@ heard = [25.0, 1.0, 0.5, 0.0, 12.0]
 
 def export(model: WordModel, priors: Priors, card: str, folder: Path, name: str = "word") -> None:
     """Write the files of one word encoder into `folder`; LSTM and matrix weights become int8."""
-    _write_networks(audio_graph(model.audio), text_graph(model.text), folder, name)
+    _write_networks({"audio": audio_graph(model.audio), "text": text_graph(model.text)}, folder, name)
     arrays = {
         "prior_mean": priors["mean"],
         "prior_std": priors["std"],
@@ -59,16 +63,22 @@ def export(model: WordModel, priors: Priors, card: str, folder: Path, name: str 
     }
     np.savez(folder / f"{name}.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})  # type: ignore[arg-type]
     write_lexicon(folder / f"{name}-text.onnx", model.config.dim, folder / f"{name}{LEXICON}")
-    _write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}.npz", f"{name}{LEXICON}"])
+    _write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}{end}" for end in FILES])
 
 
-def export_isolated(model: IsolatedModel, card: str, folder: Path, name: str = "word") -> None:
-    """Write the files of an encoder of isolated words."""
-    config = model.config
-    audio = final_states_graph(model.audio, None, config.n_mels)
-    text = final_states_graph(model.text_tower, _array(model.embedding.weight), config.phone_embedding)
-    _write_networks(audio, text, folder, name)
-    _write_card(f'kind = "isolated"\nn_mels = {config.n_mels}\n{card.rstrip()}\n', folder, name, [])
+def export_isolated(model: IsolatedModel, priors: Priors, card: str, folder: Path, name: str = "word") -> None:
+    """Write the files of an encoder of isolated words; `priors` are those of log-mels, where it takes such."""
+    config, more = model.config, []
+    networks = {"audio": final_states_graph(model.audio, None, config.n_mels * config.stack)}
+    if config.text:
+        embedding = _array(model.embedding.weight)
+        networks["text"] = final_states_graph(model.text_tower, embedding, config.phone_embedding)
+    _write_networks(networks, folder, name)
+    if config.features == LOG_MEL:
+        np.savez(folder / f"{name}.npz", prior_mean=priors["mean"], prior_std=priors["std"])
+        more.append(f"{name}.npz")
+    front = f'kind = "isolated"\nfeatures = "{config.features}"\nn_mels = {config.n_mels}\nstack = {config.stack}\n'
+    _write_card(f"{front}{card.rstrip()}\n", folder, name, [*(f"{name}-{n}.onnx" for n in networks), *more])
 
 
 def write_lexicon(tower: Path, dim: int, path: Path) -> None:
@@ -86,9 +96,9 @@ def write_lexicon(tower: Path, dim: int, path: Path) -> None:
     np.savez_compressed(path, phones=phones, log_prior=log_prior.astype(np.float16), vectors=vectors)
 
 
-def _write_networks(audio: onnx.ModelProto, text: onnx.ModelProto, folder: Path, name: str) -> None:
+def _write_networks(networks: dict[str, onnx.ModelProto], folder: Path, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix, graph in (("audio", audio), ("text", text)):
+    for suffix, graph in networks.items():
         path = folder / f"{name}-{suffix}.onnx"
         whole = path.with_suffix(".fp32")
         onnx.save(graph, str(whole))
@@ -96,8 +106,7 @@ def _write_networks(audio: onnx.ModelProto, text: onnx.ModelProto, folder: Path,
         whole.unlink()
 
 
-def _write_card(card: str, folder: Path, name: str, more: list[str]) -> None:
-    files = [f"{name}-audio.onnx", f"{name}-text.onnx", *more]
+def _write_card(card: str, folder: Path, name: str, files: list[str]) -> None:
     digests = "".join(f'"{f}" = "{hashlib.sha256((folder / f).read_bytes()).hexdigest()}"\n' for f in files)
     (folder / f"{name}.toml").write_text(f"{card}\n[files]\n{digests}")
 
@@ -246,13 +255,15 @@ def _gates(parameter: torch.Tensor) -> NDArray[np.float32]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--priors", type=Path)
+    parser.add_argument("--priors", type=Path, help="needed but by an encoder of raw mel energies")
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    trained = load(arguments.checkpoint)
-    if isinstance(trained, IsolatedModel):
-        export_isolated(trained, arguments.card.read_text(), arguments.out)
-    else:
+    trained, card, priors = load(arguments.checkpoint), arguments.card.read_text(), {}
+    if arguments.priors:
         with np.load(arguments.priors) as stored:
-            export(trained, dict(stored), arguments.card.read_text(), arguments.out)
+            priors = dict(stored)
+    if isinstance(trained, IsolatedModel):
+        export_isolated(trained, priors, card, arguments.out)
+    else:
+        export(trained, priors, card, arguments.out)

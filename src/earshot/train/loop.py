@@ -11,6 +11,7 @@ import math
 import os
 import pickle
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from earshot.train.batches import Batch
@@ -62,6 +63,13 @@ class TrainOptions:
     workers: int = 1
     stop_after: int | None = None
     """End this run at this step; the schedule still runs to `steps`."""
+    pretrain_steps: int = 0
+    pretrain_losses: dict[str, float] = field(default_factory=dict)
+    """The losses of the first `pretrain_steps`, in place of `losses`."""
+
+    def weights(self, step: int) -> dict[str, float]:
+        """The losses of a step, counted from 1, and their weights."""
+        return self.pretrain_losses if step <= self.pretrain_steps else self.losses
 
 
 class TrainingError(RuntimeError):
@@ -85,25 +93,30 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path)
             dist.broadcast(parameter.data, 0)
     folder.mkdir(parents=True, exist_ok=True)
     model.train()
-    since, running = time.monotonic(), dict.fromkeys((*options.losses, "words"), 0.0)
+    since, running = time.monotonic(), defaultdict[str, float](float)
     for batch in _loader(batcher, step, options, rank):
         step += 1
         torch.manual_seed((batcher.seed * 1_000_003 + step) * 64 + rank)
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * one_cycle(step / options.steps, options.warm_up)
-        parts = model.losses({k: torch.as_tensor(v).to(device) for k, v in batch.items()}, precision)
-        loss = torch.stack([weight * parts[name] for name, weight in options.losses.items()]).sum()
-        if not math.isfinite(loss.item()):
-            raise TrainingError(f"the loss of batch {step} is not finite; {folder / 'last.pt'} is the last good state")
+        weights = options.weights(step)
+        try:
+            parts = model.losses({k: torch.as_tensor(v).to(device) for k, v in batch.items()}, weights, precision)
+        except KeyError as error:
+            raise TrainingError(
+                f'there is no loss {error} for a model of kind "{_kind(model)}" so configured'
+            ) from None
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.stack([weights[name] * parts[name] for name in weights]).sum().backward()  # type: ignore[no-untyped-call]
         _average_gradients(model, world)
-        nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        if not math.isfinite(nn.utils.clip_grad_norm_(model.parameters(), options.clip).item()):
+            raise TrainingError(_not_finite(step, parts, folder / "last.pt"))
         optimizer.step()
-        running = {k: running[k] + (parts[k].item() if k in parts else len(batch["labels"])) for k in running}
+        for name, value in (*parts.items(), ("words", torch.tensor(len(batch["labels"])))):
+            running[name] += value.item()
         if rank == 0 and (step % 20 == 0 or step == options.steps):
             _log(folder, step, (step - 1) % 20 + 1, running, time.monotonic() - since, world)
-            since, running = time.monotonic(), dict.fromkeys(running, 0.0)
+            since, running = time.monotonic(), defaultdict(float)
         if rank == 0 and (step % options.save_every == 0 or step == options.steps):
             save(folder / "last.pt", model, optimizer, step)
         if rank == 0 and options.keep_every and step % options.keep_every == 0:
@@ -111,6 +124,12 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path)
         if step == options.stop_after:
             break
     return model.eval()
+
+
+def _not_finite(step: int, parts: dict[str, Tensor], last: Path) -> str:
+    wrong = ", ".join(name for name, part in parts.items() if not math.isfinite(part.item()))
+    good = f"{last} is the last good state" if last.exists() else "nothing was saved yet"
+    return f"batch {step}: {wrong or 'the gradient'} is not a finite number; {good}; try a lower learning_rate"
 
 
 def one_cycle(progress: float, warm_up: float) -> float:
@@ -142,14 +161,21 @@ def save(path: Path, model: Model, optimizer: torch.optim.Optimizer | None, step
 
 def load(path: Path) -> Model:
     """The model of a checkpoint, in evaluation mode. TrainingError where the file is none."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        config, _ = MODELS[state.get("kind", "spans")]
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path}: not a checkpoint, or cut short ({type(error).__name__})") from error
-    model = build(config(**state["config"]))
+    state = _read(path, torch.device("cpu"))
+    model = build(MODELS[state["kind"]][0](**state["config"]))
     _fill(model, state["model"], path)
     return model.eval()
+
+
+def _read(path: Path, device: torch.device) -> dict[str, Any]:
+    """A checkpoint of a kind there is. TrainingError where the file is none."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        MODELS[state["kind"]]
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        what = "not a checkpoint, or cut short"
+        raise TrainingError(f"{path}: {what} ({type(error).__name__}); take it away to begin anew") from error
+    return state
 
 
 def _fill(model: Model, weights: dict[str, Any], path: Path) -> None:
@@ -184,8 +210,8 @@ def _kind(model: Model) -> str:
 def _resume(path: Path, model: Model, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, map_location=device, weights_only=True)
-    if state["config"] != asdict(model.config) or state.get("kind", "spans") != _kind(model):
+    state = _read(path, device)
+    if state["config"] != asdict(model.config) or state["kind"] != _kind(model):
         raise TrainingError(f"{path} holds another architecture ({state['config']}); train into another folder")
     _fill(model, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])

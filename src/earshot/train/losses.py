@@ -1,36 +1,15 @@
-"""Losses of paper A and ours: pure functions of vectors, labels and a scale.
+"""Losses over acoustic word embeddings: paper A's, those of the systems it compares itself with, and ours.
 
-In: unit vectors (n, d) and integer labels. Out: a scalar. Knows nothing of towers, batches or files.
-Equal labels mean equal pronunciations, so homophones are positives of each other and never negatives.
+In: unit vectors (n, d), integer labels, and a scale, temperature or margin. Out: a scalar. Pure functions; they know
+nothing of towers, batches or files. Distance is 1 - cosine. Equal labels mean equal pronunciations, so homophones are
+positives of each other and never negatives.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, log_softmax, normalize, softplus
-
-from earshot.encoders.clock import GRID
-
-
-class Spans(NamedTuple):
-    """Spans of frames: frames [start, end) of a row, and the number of the text said there; each (s,)."""
-
-    rows: Tensor
-    starts: Tensor
-    ends: Tensor
-    texts: Tensor
-
-
-class Examples(NamedTuple):
-    """Instances that stand for their text as spoken queries, and the other `spans` and places `said` of those texts,
-    whose `texts` now count the examples."""
-
-    examples: Tensor
-    spans: Spans
-    said: Spans
+from torch.nn.functional import cross_entropy, log_softmax, normalize, relu, softplus
 
 
 def clap(audio: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
@@ -61,70 +40,6 @@ def clap_views(audio: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return torch.stack([(cross_entropy(c, target) + cross_entropy(c.T, target)) / 2 for c in views]).mean()
 
 
-def detection(
-    projected: Tensor, lengths: Tensor, text: Tensor, spans: Spans, said: Spans, scale: Tensor, offset: int = 0
-) -> Tensor:
-    """Each text against every stretch of running speech that is as long as it, wherever it is not said.
-
-    Not in the paper, whose negatives are whole words: a detector must also turn down what lies across words (open
-    question 2). projected (b, t, d): projected frames; lengths (b,) counts real ones; text (u, d). `spans` are the
-    instances of the texts, `said` all places where they are said. For the instances of a text the loss is the mean of
-    -log p(instance) among the instance and all windows of the three lengths of GRID that are nearest to the text's
-    mean, every second frame from `offset` on, whose middle is not within two frames of where the text is said.
-    """
-    sums = torch.cat([torch.zeros_like(projected[:, :1]), projected.cumsum(1)], 1)
-    own = (normalize(sums[spans.rows, spans.ends] - sums[spans.rows, spans.starts], dim=1) * text[spans.texts]).sum(1)
-    counts = torch.bincount(spans.texts, minlength=len(text))
-    mean = torch.bincount(spans.texts, (spans.ends - spans.starts).float(), minlength=len(text)) / counts.clamp(min=1)
-    parts = [torch.full((len(text),), -torch.inf, device=text.device)]
-    nearest = (mean.unsqueeze(1).clamp(min=1) / torch.tensor(GRID, device=text.device)).log().abs().argmin(1)
-    for k, length in enumerate(GRID):
-        of = torch.nonzero(((nearest - k).abs() <= 1) & (counts > 0)).squeeze(1)
-        if len(of) == 0 or length > projected.shape[1]:
-            continue
-        windows = normalize((sums[:, length:] - sums[:, :-length])[:, offset::2], dim=2)
-        begins = torch.arange(windows.shape[1], device=text.device) * 2 + offset
-        real = begins + length <= lengths.unsqueeze(1)
-        scores = torch.einsum("ud,bnd->ubn", scale * text[of], windows)
-        scores = scores.masked_fill(~real | _is_said(said, of, begins + length / 2, *windows.shape[:2]), -torch.inf)
-        parts.append(torch.full_like(parts[0], -torch.inf).index_put((of,), scores.flatten(1).logsumexp(1)))
-    rest = torch.stack(parts).logsumexp(0)[spans.texts]
-    loss = softplus(rest - scale * own)
-    return (loss / counts[spans.texts]).sum() / (counts > 0).sum().clamp(min=1)
-
-
-def one_example(spans: Spans, lengths: Tensor, said: Spans) -> Examples:
-    """Of each text with several instances the one whose row is shortest (`lengths` (s,)): an example often comes alone.
-
-    For `detection` with examples as queries, so that audio–audio scores also learn to turn down running speech.
-    """
-    n = int(spans.texts.max()) + 1
-    rank = lengths.argsort(stable=True).argsort()
-    shortest = torch.full((n,), len(rank), device=rank.device).scatter_reduce(0, spans.texts, rank, "amin")
-    repeated = torch.bincount(spans.texts, minlength=n) > 1
-    number = torch.where(repeated, repeated.cumsum(0) - 1, -1)
-    chosen = rank == shortest[spans.texts]
-    queries = torch.nonzero(chosen & repeated[spans.texts]).squeeze(1)
-    examples = queries[number[spans.texts[queries]].argsort()]
-
-    def of(all_spans: Spans, kept: Tensor) -> Spans:
-        rows, starts, ends, texts = (values[kept] for values in all_spans)
-        return Spans(rows, starts, ends, number[texts])
-
-    return Examples(examples, of(spans, ~chosen & repeated[spans.texts]), of(said, repeated[said.texts]))
-
-
-def _is_said(said: Spans, of: Tensor, middles: Tensor, rows: int, n: int) -> Tensor:
-    """(u, rows, n): whether text `of[u]` is said around the middle of window n of a row."""
-    mask = torch.zeros(len(of), rows, n, dtype=torch.int32, device=of.device)
-    number = torch.full((int(max(of.max(), said.texts.max())) + 1,), -1, device=of.device)
-    number[of] = torch.arange(len(of), device=of.device)
-    here = number[said.texts] >= 0
-    near = (middles >= said.starts[here].unsqueeze(1) - 2) & (middles <= said.ends[here].unsqueeze(1) + 2)
-    mask.index_put_((number[said.texts[here]], said.rows[here]), near.int(), accumulate=True)
-    return mask > 0
-
-
 def dwd(audio: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     """Deep word discrimination (arXiv 2512.14115, section on DWD; the family of GE2E): instances against centroids.
 
@@ -149,12 +64,69 @@ def dwd(audio: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     return (softmax + (1 - own) + other).mean()
 
 
-def border_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of (b, t) logits that a word begins or ends against 0 or 1; targets below 0 are left out."""
-    known = targets >= 0
-    return binary_cross_entropy_with_logits(logits[known], targets[known].to(logits.dtype))
+def siamese(audio: Tensor, labels: Tensor, margin: float) -> Tensor:
+    """Triplet loss of spoken words (Siamese-RNN: Settle and Livescu, SLT 2016; Kamper et al., ICASSP 2016).
+
+    audio (s, d), labels (s,). For every ordered pair of one word: hinge of margin + distance of the pair - distance to
+    a `semi_hard` instance of another word. Zero if no word repeats.
+    """
+    cosine = audio @ audio.T
+    same = labels.unsqueeze(1) == labels
+    wrong = ~same
+    anchor, positive = torch.nonzero(same.fill_diagonal_(False), as_tuple=True)
+    return _hinge(cosine[anchor, positive], cosine[anchor], wrong[anchor], margin)
 
 
-def phone_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of frames (b, t, classes) against phone ids (b, t); targets below 0 are left out."""
-    return cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, label_smoothing=0.05)
+def nt_xent(audio: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Normalised-temperature cross-entropy (Contrastive-RNN: Jacobs, Matusevych and Kamper, SLT 2021).
+
+    audio (s, d), labels (s,). For every ordered pair of one word: -log of the pair's share among itself and the pairs
+    of its first word with every other word, on cosines over `temperature`. Zero if no word repeats.
+    """
+    logits = audio @ audio.T / temperature
+    same = labels.unsqueeze(1) == labels
+    rest = logits.masked_fill(same, -torch.inf).logsumexp(1, keepdim=True)
+    pairs = same.clone().fill_diagonal_(False)
+    return softplus(rest - logits)[pairs].sum() / pairs.sum().clamp(min=1)
+
+
+def multiview(audio: Tensor, text: Tensor, labels: Tensor, margin: float, objective: int) -> Tensor:
+    """One of the four objectives of multi-view embeddings (Multiview-RNN: He, Wang and Livescu, ICLR 2017, section 3).
+
+    audio (s, d), text (u, d), labels (s,) rows of text. Hinge of margin + distance of a spoken word x to its text c -
+    distance of a wrong pair, `semi_hard`: x to another text (objective 0), c to another text (1), c to the speech of
+    another word (2), x to the speech of another word (3).
+    """
+    own = (audio * text[labels]).sum(1)
+    anchor = audio if objective in (0, 3) else text[labels]
+    other, of = (text, torch.arange(len(text), device=text.device)) if objective in (0, 1) else (audio, labels)
+    return _hinge(own, anchor @ other.T, of != labels.unsqueeze(1), margin)
+
+
+def semi_hard(own: Tensor, cosine: Tensor, wrong: Tensor) -> Tensor:
+    """(p,): in each row of `cosine` (p, n) the column of the greatest that is `wrong` (p, n) and below `own` (p,).
+
+    Schroff et al., CVPR 2015. Where none is below, the least of the wrong ones; any column where none is wrong.
+    """
+    below = cosine.masked_fill(~wrong | (cosine >= own.unsqueeze(1)), -torch.inf).max(1)
+    least = cosine.masked_fill(~wrong, torch.inf).argmin(1)
+    return torch.where(below.values > -torch.inf, below.indices, least)
+
+
+def reconstruction(made: Tensor, target: Tensor, lengths: Tensor) -> Tensor:
+    """Mean squared error of features made (b, t, f) against target (b, t, f), over the first `lengths` (b,) frames.
+
+    The loss of autoencoders and, where the target is another instance of the word, of correspondence autoencoders
+    (CAE-RNN: Kamper, ICASSP 2019).
+    """
+    real = torch.arange(target.shape[1], device=target.device) < lengths.unsqueeze(1)
+    return (made - target).square()[real].mean()
+
+
+def _hinge(own: Tensor, cosine: Tensor, wrong: Tensor, margin: float) -> Tensor:
+    """Mean over rows of relu(margin - own (p,) + the semi-hard of its wrong cosines (p, n)); 0 where none is wrong."""
+    if not len(own):
+        return cosine.sum() * 0
+    column = semi_hard(own.detach(), cosine.detach(), wrong)
+    rows = torch.arange(len(own), device=own.device)
+    return (relu(margin - own + cosine[rows, column]) * wrong.any(1)).mean()

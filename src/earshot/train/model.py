@@ -7,7 +7,7 @@ Knows nothing of data or files. Dimensions travel with the weights (`WordConfig`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,8 @@ from torch.nn.functional import gelu, normalize, pad
 
 from earshot.encoders.clock import BORDER, HALVES, N_CLASSES, SUBSAMPLING
 from earshot.features import N_MELS
-from earshot.train.losses import Spans, border_cross_entropy, clap, detection, dwd, one_example, phone_cross_entropy
+from earshot.train.losses import clap, dwd
+from earshot.train.span_losses import Spans, border_cross_entropy, detection, one_example, phone_cross_entropy
 
 GROUP = 20
 """Rows that a CPU runs at a time: more gain nothing."""
@@ -127,27 +128,36 @@ class WordModel(nn.Module):
         self.clap_scale = nn.Parameter(torch.tensor(math.log(14.0)))
         self.dwd_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
-    def losses(self, batch: dict[str, Tensor], precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
-        """The losses of one `batches.Batch`, by name, in float32; the towers compute in `precision`."""
+    def losses(
+        self, batch: dict[str, Tensor], names: Collection[str], precision: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
+        """The losses called `names` of one `batches.Batch`, in float32; the towers compute in `precision`.
+
+        KeyError for a loss that the model does not have.
+        """
         longest = -(-batch["mel"].shape[1] // SUBSAMPLING)
         frames = in_groups(self.audio, batch["mel"], batch["lengths"], precision, n_frames=longest)
         spans = self.audio.pool(frames, batch["rows"], batch["starts"], batch["ends"])
         texts = in_groups(self.text, batch["texts"], batch["text_lengths"], precision, size=8 * GROUP)
-        scale = self.clap_scale.exp().clamp(max=100)
-        instances = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"])
+        scale, dwd_scale = (s.exp().clamp(max=100) for s in (self.clap_scale, self.dwd_scale))
+        instances, said = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"]), Spans(*batch["said"])
         n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
-        projected = self.audio.project(frames)
-        said, offset, dwd_scale = Spans(*batch["said"]), len(texts) % 2, self.dwd_scale.exp().clamp(max=100)
-        single = one_example(instances, batch["lengths"][batch["rows"]], said)
+        projected, offset = self.audio.project(frames), len(texts) % 2
         half_frames = (len(frames), HALVES * frames.shape[1], -1)
-        return {
-            "clap": clap(spans, texts, batch["labels"], scale),
-            "detection": detection(projected, n_frames, texts, instances, said, scale, offset),
-            "example": detection(projected, n_frames, spans[single.examples], *single[1:], dwd_scale, offset),
-            "dwd": dwd(spans, batch["labels"], dwd_scale),
-            "phone": phone_cross_entropy(self.audio.phone(frames).view(half_frames), batch["targets"]),
-            "border": border_cross_entropy(self.audio.border(frames).view(half_frames[:2]), batch["borders"]),
+
+        def example() -> Tensor:
+            single = one_example(instances, batch["lengths"][batch["rows"]], said)
+            return detection(projected, n_frames, spans[single.examples], *single[1:], dwd_scale, offset)
+
+        losses: dict[str, Callable[[], Tensor]] = {
+            "clap": lambda: clap(spans, texts, batch["labels"], scale),
+            "detection": lambda: detection(projected, n_frames, texts, instances, said, scale, offset),
+            "example": example,
+            "dwd": lambda: dwd(spans, batch["labels"], dwd_scale),
+            "phone": lambda: phone_cross_entropy(self.audio.phone(frames).view(half_frames), batch["targets"]),
+            "border": lambda: border_cross_entropy(self.audio.border(frames).view(half_frames[:2]), batch["borders"]),
         }
+        return {name: losses[name]() for name in names}
 
 
 def in_groups(

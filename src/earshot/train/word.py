@@ -4,6 +4,7 @@ In: a recipe such as recipes/word.toml and a folder of prepared corpora. Out: a 
 
     python -m earshot.train.word recipes/word.toml --corpora data/corpora --out runs/word
     torchrun --nproc-per-node 2 -m earshot.train.word recipes/word.toml --corpora data/corpora --out runs/word
+    python -m earshot.train.word recipes/jmcl-librispeech/laptop.toml --system clap-dwd --corpora ... --out ...
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from earshot.features import Floats, log_mel
+from earshot.encoders.isolated import LOG_MEL, Front
+from earshot.features import N_MELS, Floats, log_mel
 from earshot.pronounce import PHONES
 from earshot.train.augment import Augmentation
 from earshot.train.batches import Batcher, BatchOptions
-from earshot.train.corpus import Corpus, Utterance, read_corpus
-from earshot.train.isolated import IsolatedBatcher, IsolatedConfig, IsolatedOptions
+from earshot.train.corpus import Corpus, CorpusError, Utterance, read_corpus
+from earshot.train.isolated import DECODER_LOSSES, TEXT_LOSSES, IsolatedConfig
+from earshot.train.isolated_batches import IsolatedBatcher, IsolatedOptions, VocabularyError
 from earshot.train.loop import Batches, Config, TrainingError, TrainOptions, train
 from earshot.train.model import WordConfig
 
@@ -32,35 +35,78 @@ def main() -> None:
     """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
+    parser.add_argument("--system", help="one of the recipe's [systems]")
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    recipe = tomllib.loads(arguments.recipe.read_text())
-    options = TrainOptions(**recipe.get("train", {}))
-    if arguments.steps:
-        options = replace(options, steps=arguments.steps)
-    config, batcher = read_recipe(recipe, arguments.corpora)
     try:
-        train(batcher, config, options, arguments.out)
-    except TrainingError as error:
+        recipe = read_recipe(arguments.recipe, arguments.system)
+        if arguments.seed is not None:
+            recipe["seed"] = arguments.seed
+        if arguments.steps:
+            recipe["train"]["steps"] = arguments.steps
+        options, config = TrainOptions(**recipe["train"]), configuration(recipe)
+        train(batcher(recipe, config, arguments.corpora), config, options, arguments.out)
+    except (TrainingError, CorpusError, VocabularyError) as error:
         raise SystemExit(f"train: {error}") from None
+    except TypeError as error:
+        raise SystemExit(f"train: {arguments.recipe}: an unknown option, or one of the wrong type: {error}") from None
 
 
-def read_recipe(recipe: dict[str, Any], folder: Path) -> tuple[Config, Batches]:
-    """The model's configuration and the batcher of a recipe, over the training speakers of the corpora it names."""
+def read_recipe(path: Path, system: str | None = None) -> dict[str, Any]:
+    """The tables of a recipe, with those of one of its [systems] over them. TrainingError where it cannot be read."""
+    try:
+        recipe = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise TrainingError(f"{path}: no readable recipe ({error})") from None
+    systems = recipe.pop("systems", {})
+    if system is not None and system not in systems:
+        raise TrainingError(f'{path} has no system "{system}"; it has: {", ".join(systems) or "none"}')
+    if "corpora" not in recipe:
+        raise TrainingError(f"{path} names no [corpora] to train on")
+    return _over(recipe | {"train": recipe.get("train", {})}, systems[system] if system else {})
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Tables joined, `above` first; of `losses` only those of `above`."""
+    merged = dict(below)
+    for key, value in above.items():
+        merged[key] = _over(below.get(key, {}), value) if isinstance(value, dict) and key != "losses" else value
+    return merged
+
+
+def configuration(recipe: dict[str, Any]) -> Config:
+    """The model that a recipe describes; towers that its losses do not ask for are left out."""
+    model = recipe.get("model", {})
+    if recipe.get("kind", "spans") == "spans":
+        return WordConfig(**model)
+    if model.get("features") == LOG_MEL:
+        model = {**model, "n_mels": N_MELS}
+    train = recipe["train"]
+    losses = {*train.get("losses", {}), *train.get("pretrain_losses", {})}
+    text, decoder = (not losses.isdisjoint(of) for of in (TEXT_LOSSES, DECODER_LOSSES))
+    return IsolatedConfig(**model, text=text, decoder=decoder, instances=recipe.get("batch", {}).get("instances", 4))
+
+
+def batcher(recipe: dict[str, Any], config: Config, folder: Path) -> Batches:
+    """What makes the batches of a recipe, over the training speakers of the corpora it names, prepared in `folder`."""
     weights, seed = recipe["corpora"], recipe.get("seed", 0)
     held_out = {str(speaker) for speaker in recipe.get("held_out", [])}
     corpora = [training_part(read_corpus(folder / name), held_out) for name in weights]
     batch = dict(recipe.get("batch", {}))
-    if recipe.get("kind", "spans") == "isolated":
-        config = IsolatedConfig(**recipe.get("model", {}))
-        return config, IsolatedBatcher(corpora, config, IsolatedOptions(**batch), seed)
-    batch["augmentation"] = Augmentation(**_tuples(batch.pop("augmentation", {})))
-    options = BatchOptions(weights=weights, **batch)
-    return WordConfig(**recipe.get("model", {})), Batcher(corpora, options, priors(folder, corpora), seed)
+    augmentation = batch.pop("augmentation", None)
+    if isinstance(config, IsolatedConfig):
+        none = np.zeros(0, np.float32)
+        mean, std = priors(folder, corpora) if config.features == LOG_MEL else (none, none)
+        front = Front(config.features, config.n_mels, config.stack, mean, std)
+        changes = None if augmentation is None else Augmentation(**_tuples(augmentation))
+        return IsolatedBatcher(corpora, front, IsolatedOptions(augmentation=changes, **batch), seed)
+    options = BatchOptions(weights=weights, augmentation=Augmentation(**_tuples(augmentation or {})), **batch)
+    return Batcher(corpora, options, priors(folder, corpora), seed)
 
 
 def training_part(corpus: Corpus, held_out: set[str]) -> Corpus:

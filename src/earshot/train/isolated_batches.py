@@ -1,0 +1,109 @@
+"""Batches of isolated words: N different words, M spoken instances of each, cut at their times.
+
+In: corpora with word times. Out: `Batch`, made from (seed, step) alone, so that a run resumes exactly.
+arXiv 2512.14115, sections on the losses and the training. Knows nothing of networks or losses.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from earshot.encoders.clock import SILENCE
+from earshot.encoders.isolated import Front
+from earshot.features import SAMPLE_RATE, Floats
+from earshot.train import augment
+from earshot.train.augment import Augmentation
+from earshot.train.batches import Batch, pronunciation
+from earshot.train.corpus import Corpus
+from earshot.types import Seconds
+
+Place = tuple[int, int, int]
+"""A spoken word: its corpus, its utterance there, its place in the utterance."""
+
+
+@dataclass(frozen=True, slots=True)
+class IsolatedOptions:
+    """Batches of `words` different words; which spoken words are taken. The paper augments nothing."""
+
+    words: int = 128
+    instances: int = 4
+    shortest: Seconds = 0.5
+    longest: Seconds = 2.0
+    augmentation: Augmentation | None = None
+
+
+class VocabularyError(ValueError):
+    """The corpora hold too few words for the batches asked for."""
+
+
+class IsolatedBatcher:
+    """Makes batch number `step`: words drawn at random, as many instances of each.
+
+    Words are told apart by their pronunciation. VocabularyError where fewer than two are said often enough.
+    """
+
+    def __init__(self, corpora: Sequence[Corpus], front: Front, options: IsolatedOptions, seed: int = 0):
+        self.corpora, self.front, self.options, self.seed = corpora, front, options, seed
+        said: dict[tuple[int, ...], list[Place]] = defaultdict(list)
+        for c, corpus in enumerate(corpora):
+            for u, utterance in enumerate(corpus.utterances):
+                for w, word in enumerate(utterance.words):
+                    if options.shortest <= word.end - word.start <= options.longest:
+                        said[pronunciation(word.label)].append((c, u, w))
+        self._said = {phones: places for phones, places in sorted(said.items()) if len(places) >= options.instances}
+        if len(self._said) < 2:
+            times = f"at least {options.instances} times, each for {options.shortest:g} to {options.longest:g} s"
+            way = "add speech, or lower `instances` or `shortest`"
+            raise VocabularyError(f"{len(self._said)} words are said {times}; training needs two or more: {way}")
+
+    @property
+    def n_words(self) -> int:
+        """Different words to draw from."""
+        return len(self._said)
+
+    @property
+    def n_instances(self) -> int:
+        """Spoken instances of all of them."""
+        return sum(map(len, self._said.values()))
+
+    def batch(self, step: int, rank: int = 0) -> Batch:
+        """The batch of this step; the same for the same seed, step and rank."""
+        rng = np.random.default_rng((self.seed, step, rank))
+        words = list(self._said)
+        chosen = rng.choice(len(words), min(self.options.words, len(words)), replace=False)
+        names = sorted(words[int(k)] for k in chosen)
+        rows = [self._rows(place, rng) for name in names for place in self._instances(name, rng)]
+        lengths = np.array([len(row) for row in rows])
+        mel = np.zeros((len(rows), lengths.max(), self.front.inputs), np.float32)
+        for k, row in enumerate(rows):
+            mel[k, : len(row)] = row
+        texts = np.full((len(names), max(map(len, names))), SILENCE)
+        for k, name in enumerate(names):
+            texts[k, : len(name)] = name
+        number, none = np.arange(len(rows)), np.zeros(0, np.int64)
+        labels = np.repeat(np.arange(len(names)), self.options.instances)
+        text_lengths = np.array([len(name) for name in names])
+        said = none.reshape(4, 0)
+        return Batch(mel, lengths, none, none, number, 0 * number, lengths, labels, texts, text_lengths, said)
+
+    def _instances(self, name: tuple[int, ...], rng: Generator) -> list[Place]:
+        places = self._said[name]
+        return [places[int(k)] for k in rng.choice(len(places), self.options.instances, replace=False)]
+
+    def _rows(self, place: Place, rng: Generator) -> Floats:
+        c, u, w = place
+        utterance = self.corpora[c].utterances[u]
+        word = utterance.words[w]
+        samples = self.corpora[c].read(utterance)[round(word.start * SAMPLE_RATE) : round(word.end * SAMPLE_RATE)]
+        options = self.options.augmentation
+        if options is not None:
+            if rng.random() < options.speed_probability:
+                samples = augment.change_speed(samples, rng.uniform(*options.speed))
+            other = self.corpora[c].utterances[int(rng.integers(len(self.corpora[c].utterances)))]
+            samples = augment.degrade(samples, self.corpora[c].read(other), rng, options)
+        return self.front.rows(samples)
