@@ -153,6 +153,16 @@ def test_too_small_a_vocabulary_is_refused_in_one_line() -> None:
         batcher(front, instances=100)
 
 
+def test_stored_features_are_those_made_anew(tmp_path: Path) -> None:
+    front = Front(LOG_MEL, N_MELS, 3, PRIORS["mean"], PRIORS["std"])
+    options = IsolatedOptions(words=2, instances=3, shortest=0.1)
+    made, anew = IsolatedBatcher([corpus()], front, options), batcher(front)
+    stored = [IsolatedBatcher([corpus()], front, options, folder=tmp_path) for _ in range(2)]
+    assert len(list(tmp_path.iterdir())) == 1
+    for one in (*stored, made):
+        np.testing.assert_allclose(one.batch(3).mel, anew.batch(3).mel, atol=0.01)
+
+
 def test_augmented_words_differ_and_can_be_made_again() -> None:
     from earshot.train.augment import Augmentation
 

@@ -24,6 +24,8 @@ from earshot.types import EncoderError, QueryError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+SHORTEST = 1_600
+"""Samples that a clip is filled up to: a tenth of a second."""
 BATCH_FRAMES = 12_000
 """Feature frames, padding included, that are run through the network at a time: two minutes."""
 
@@ -93,9 +95,9 @@ def phone_ids(phones: Sequence[str]) -> list[int]:
 _PHONE_ID = {phone: k for k, phone in enumerate(PHONES)}
 
 
-def padded(samples: Floats, shortest: int = 1_600) -> Floats:
-    """A clip with zeros after it where it is shorter than a tenth of a second."""
-    return np.pad(samples, (0, max(0, shortest - len(samples)))).astype(np.float32)
+def padded(samples: Floats) -> Floats:
+    """A clip with zeros after it where it has less than SHORTEST samples."""
+    return np.pad(samples, (0, max(0, SHORTEST - len(samples)))).astype(np.float32)
 
 
 def batches(lengths: Sequence[int]) -> list[list[int]]:

@@ -20,6 +20,8 @@ from earshot.train.losses import clap, clap_views, dwd, multiview, nt_xent, reco
 from earshot.train.model import BiLSTM, in_groups
 
 TEXT_LOSSES = ("clap", "clap_words", "multiview_0", "multiview_1", "multiview_2", "multiview_3")
+GROUP = 100
+"""Words that a CPU runs at a time: fewer or more are slower."""
 DECODER_LOSSES = ("reconstruction", "correspondence")
 
 
@@ -133,14 +135,14 @@ class _Vectors:
 
     def __init__(self, model: IsolatedModel, batch: dict[str, Tensor], precision: torch.dtype) -> None:
         self.model, self.batch, self.precision = model, batch, precision
-        self.raw = in_groups(model.audio, batch["mel"], batch["lengths"], precision)
+        self.raw = in_groups(model.audio, batch["mel"], batch["lengths"], precision, size=GROUP)
         self.audio = normalize(self.raw, dim=1)
 
     @cached_property
     def text(self) -> Tensor:
         """(u, dim) unit vectors of the texts."""
         texts, lengths = self.batch["texts"], self.batch["text_lengths"]
-        return normalize(in_groups(self.model.text, texts, lengths, self.precision), dim=1)
+        return normalize(in_groups(self.model.text, texts, lengths, self.precision, size=GROUP), dim=1)
 
     @cached_property
     def decoded(self) -> Tensor:

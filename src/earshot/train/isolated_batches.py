@@ -6,16 +6,22 @@ arXiv 2512.14115, sections on the losses and the training. Knows nothing of netw
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from earshot.encoders.clock import SILENCE
-from earshot.encoders.isolated import Front
-from earshot.features import SAMPLE_RATE, Floats
+from earshot.encoders.isolated import LOG_MEL, Front
+from earshot.encoders.towers import SHORTEST
+from earshot.features import SAMPLE_RATE, Floats, frame_count
 from earshot.train import augment
 from earshot.train.augment import Augmentation
 from earshot.train.batches import Batch, pronunciation
@@ -35,6 +41,8 @@ class IsolatedOptions:
     shortest: Seconds = 0.5
     longest: Seconds = 2.0
     augmentation: Augmentation | None = None
+    store: bool = True
+    """Keep the features of words that are not augmented in one memory-mapped file, made once."""
 
 
 class VocabularyError(ValueError):
@@ -44,10 +52,18 @@ class VocabularyError(ValueError):
 class IsolatedBatcher:
     """Makes batch number `step`: words drawn at random, as many instances of each.
 
-    Words are told apart by their pronunciation. VocabularyError where fewer than two are said often enough.
+    Words are told apart by their pronunciation. `folder` takes the stored features; without one they are made anew
+    for each batch. VocabularyError where fewer than two words are said often enough.
     """
 
-    def __init__(self, corpora: Sequence[Corpus], front: Front, options: IsolatedOptions, seed: int = 0):
+    def __init__(
+        self,
+        corpora: Sequence[Corpus],
+        front: Front,
+        options: IsolatedOptions,
+        seed: int = 0,
+        folder: Path | None = None,
+    ):
         self.corpora, self.front, self.options, self.seed = corpora, front, options, seed
         said: dict[tuple[int, ...], list[Place]] = defaultdict(list)
         for c, corpus in enumerate(corpora):
@@ -60,6 +76,9 @@ class IsolatedBatcher:
             times = f"at least {options.instances} times, each for {options.shortest:g} to {options.longest:g} s"
             way = "add speech, or lower `instances` or `shortest`"
             raise VocabularyError(f"{len(self._said)} words are said {times}; training needs two or more: {way}")
+        self._stored: dict[Place, NDArray[np.floating[Any]]] = {}
+        if folder is not None and options.store and options.augmentation is None:
+            self._stored = self._store(folder)
 
     @property
     def n_words(self) -> int:
@@ -95,11 +114,41 @@ class IsolatedBatcher:
         places = self._said[name]
         return [places[int(k)] for k in rng.choice(len(places), self.options.instances, replace=False)]
 
-    def _rows(self, place: Place, rng: Generator) -> Floats:
+    def _store(self, folder: Path) -> dict[Place, NDArray[np.floating[Any]]]:
+        """Views of one memory-mapped file with the rows of all words, made when it is not there."""
+        places = [place for of in self._said.values() for place in of]
+        what = (places, self.front.features, self.front.inputs, self.front.prior_mean.tobytes())
+        names = [corpus.utterances[0].corpus for corpus in self.corpora if corpus.utterances]
+        dtype = np.float16 if self.front.features == LOG_MEL else np.float32  # energies have a wider range
+        path = folder / f"words-{hashlib.sha256(repr((names, what)).encode()).hexdigest()[:12]}.features"
+        counts = [-(-frame_count(self._n_samples(place)) // self.front.stack) for place in places]
+        ends = np.cumsum(counts)
+        if not path.exists():
+            whole = path.with_name(f"{path.name}-{os.getpid()}")  # several processes may get here at once
+            with open(whole, "wb") as file:
+                for place in places:
+                    file.write(self.front.rows(self._samples(place)).astype(dtype).tobytes())
+            os.replace(whole, path)
+        rows = np.memmap(path, dtype, mode="r", shape=(int(ends[-1]), self.front.inputs))
+        return {place: rows[end - n : end] for place, n, end in zip(places, counts, ends, strict=True)}
+
+    def _samples(self, place: Place) -> Floats:
         c, u, w = place
         utterance = self.corpora[c].utterances[u]
         word = utterance.words[w]
-        samples = self.corpora[c].read(utterance)[round(word.start * SAMPLE_RATE) : round(word.end * SAMPLE_RATE)]
+        return self.corpora[c].read(utterance)[round(word.start * SAMPLE_RATE) : round(word.end * SAMPLE_RATE)]
+
+    def _n_samples(self, place: Place) -> int:
+        c, u, w = place
+        utterance = self.corpora[c].utterances[u]
+        word = utterance.words[w]
+        end = min(round(word.end * SAMPLE_RATE), utterance.length)
+        return max(SHORTEST, end - round(word.start * SAMPLE_RATE))
+
+    def _rows(self, place: Place, rng: Generator) -> NDArray[np.floating[Any]]:
+        if place in self._stored:
+            return self._stored[place]
+        c, samples = place[0], self._samples(place)
         options = self.options.augmentation
         if options is not None:
             if rng.random() < options.speed_probability:
