@@ -334,6 +334,17 @@ def test_clip_cuts(run: Earshot, talk: Talk) -> None:
     assert code == 2 and "wav" in err and not Path("out.mp3").exists()
 
 
+def test_align_says_what_it_cannot_do(run: Earshot, talk: Talk) -> None:
+    pytest.importorskip("pocketsphinx")
+    talk("speech/a.wav", 1)
+    code, out, err = run("align", "speech", "times.jsonl")
+    assert (code, out) == (1, "") and err.startswith("earshot: speech: no manifest.jsonl") and err.count("\n") == 1
+    Path("speech/a.txt").write_text("room 12")
+    told = "earshot: a: its text holds digits, whose reading is unknown\nearshot: 0 utterances with word times, 1 without\n"
+    assert run("align", "speech", "times.jsonl") == (1, "", told)
+    assert run("align", "speech", "times.ctm")[0] == 2
+
+
 def test_remove_takes_out_recordings_folders_and_failures(run: Earshot, talk: Talk) -> None:
     for name in ("talks/a.wav", "talks/b/c.wav", "talks/b/d.wav", "talks2/e.wav"):
         talk(name)

@@ -19,7 +19,8 @@ from earshot.encoders.clock import SILENCE  # noqa: E402
 from earshot.encoders.isolated import ENERGIES, LOG_MEL, Front  # noqa: E402
 from earshot.features import N_MELS  # noqa: E402
 from earshot.train.isolated import IsolatedConfig, IsolatedModel  # noqa: E402
-from earshot.train.isolated_batches import IsolatedBatcher, IsolatedOptions, VocabularyError  # noqa: E402
+from earshot.train.isolated_batches import IsolatedBatcher, IsolatedOptions  # noqa: E402
+from earshot.train.transcripts import CorpusError  # noqa: E402
 
 NONE = np.zeros(0, np.float32)
 PRIORS = {"mean": np.zeros(N_MELS, np.float32), "std": np.ones(N_MELS, np.float32)}
@@ -147,9 +148,9 @@ def test_an_encoder_without_text_says_so(tmp_path: Path) -> None:
 
 def test_too_small_a_vocabulary_is_refused_in_one_line() -> None:
     front = Front(ENERGIES, 20, 1, NONE, NONE)
-    with pytest.raises(VocabularyError, match=r"^1 words are said at least 3 times, each for 0\.35 to 2 s"):
+    with pytest.raises(CorpusError, match=r"^1 words are said at least 3 times, each for 0\.35 to 2 s"):
         batcher(front, shortest=0.35)
-    with pytest.raises(VocabularyError, match=r"^0 words are said at least 100 times"):
+    with pytest.raises(CorpusError, match=r"^0 words are said at least 100 times"):
         batcher(front, instances=100)
 
 

@@ -15,9 +15,10 @@ from conftest import noise_corpus as corpus  # noqa: E402
 from earshot.encoders.clock import BORDER, HALVES, SILENCE, frame_count  # noqa: E402
 from earshot.features import N_MELS, SAMPLE_RATE  # noqa: E402
 from earshot.train.batches import Batch, Batcher, BatchOptions, half_borders, half_phones  # noqa: E402
-from earshot.train.corpus import CorpusError, read_corpus, words_of  # noqa: E402
+from earshot.train.corpus import read_corpus  # noqa: E402
 from earshot.train.loop import TrainingError, TrainOptions, train  # noqa: E402
 from earshot.train.model import TextTower, WordConfig, WordModel  # noqa: E402
+from earshot.train.transcripts import CorpusError, words_of  # noqa: E402
 
 SMALL = WordConfig(front=16, hidden=12, layers=2, frame_dim=8, dim=8, phone_embedding=6, text_hidden=7, dropout=0.0)
 

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.types import Seconds
+from earshot.types import EarshotError, Seconds
 
 FRAME_SECONDS = 0.01
 """pocketsphinx decodes 100 frames a second."""
 
 NARROW_BEAM, WIDE_BEAM = 1e-60, 1e-180
 """The wide beam aligns nearly everything that can be aligned, several times slower: it is the second try."""
+
+
+class AlignmentError(EarshotError):
+    """Forced alignment that cannot be done at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,10 @@ class Aligner:
     """
 
     def __init__(self, pronounce_word: Callable[[str], Sequence[Sequence[str]]]) -> None:
-        from pocketsphinx import Decoder
+        try:
+            from pocketsphinx import Decoder
+        except ModuleNotFoundError as error:
+            raise AlignmentError("forced alignment needs pocketsphinx: pip install 'earshot[train]'") from error
 
         self._pronounce_word = pronounce_word
         self._decoders = [

@@ -109,7 +109,9 @@ class Batcher:
     def __init__(self, corpora: Sequence[Corpus], options: BatchOptions, priors: tuple[Floats, Floats], seed: int = 0):
         self.corpora, self.options, self.priors, self.seed = corpora, options, priors, seed
         self._speech = [_speech(k, i, c) for k, c in enumerate(corpora) for i in range(len(c.utterances))]
-        self._speech = [s for s in self._speech if len(s.words) and s.word_times[-1, 1] > 2 * SHORTEST]
+        self._speech = [
+            s for s in self._speech if len(s.words) and len(s.phones) and s.word_times[-1, 1] > 2 * SHORTEST
+        ]
         names = np.array([corpora[s.corpus].utterances[s.index].corpus for s in self._speech])
         seconds = np.array([s.word_times[-1, 1] - s.word_times[0, 0] for s in self._speech])
         self._chance = np.zeros(len(names))

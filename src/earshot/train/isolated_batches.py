@@ -26,6 +26,7 @@ from earshot.train import augment
 from earshot.train.augment import Augmentation
 from earshot.train.batches import Batch, pronunciation
 from earshot.train.corpus import Corpus
+from earshot.train.transcripts import CorpusError
 from earshot.types import Seconds
 
 Place = tuple[int, int, int]
@@ -45,15 +46,11 @@ class IsolatedOptions:
     """Keep the features of words that are not augmented in one memory-mapped file, made once."""
 
 
-class VocabularyError(ValueError):
-    """The corpora hold too few words for the batches asked for."""
-
-
 class IsolatedBatcher:
     """Makes batch number `step`: words drawn at random, as many instances of each.
 
     Words are told apart by their pronunciation. `folder` takes the stored features; without one they are made anew
-    for each batch. VocabularyError where fewer than two words are said often enough.
+    for each batch. CorpusError where fewer than two words are said often enough.
     """
 
     def __init__(
@@ -75,7 +72,7 @@ class IsolatedBatcher:
         if len(self._said) < 2:
             times = f"at least {options.instances} times, each for {options.shortest:g} to {options.longest:g} s"
             way = "add speech, or lower `instances` or `shortest`"
-            raise VocabularyError(f"{len(self._said)} words are said {times}; training needs two or more: {way}")
+            raise CorpusError(f"{len(self._said)} words are said {times}; training needs two or more: {way}")
         self._stored: dict[Place, NDArray[np.floating[Any]]] = {}
         if folder is not None and options.store and options.augmentation is None:
             self._stored = self._store(folder)

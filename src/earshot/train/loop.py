@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from earshot.train.batches import Batch
 from earshot.train.isolated import IsolatedConfig, IsolatedModel
 from earshot.train.model import WordConfig, WordModel
+from earshot.types import EarshotError
 
 MODELS = {"spans": (WordConfig, WordModel), "isolated": (IsolatedConfig, IsolatedModel)}
 """Kinds of model: ours, which pools spans from running speech, and the paper's, which is given isolated words."""
@@ -72,7 +73,7 @@ class TrainOptions:
         return self.pretrain_losses if step <= self.pretrain_steps else self.losses
 
 
-class TrainingError(RuntimeError):
+class TrainingError(EarshotError):
     """Training cannot go on; the message says at which step and what to do."""
 
 

@@ -24,11 +24,12 @@ from earshot.features import N_MELS, Floats, log_mel
 from earshot.pronounce import PHONES
 from earshot.train.augment import Augmentation
 from earshot.train.batches import Batcher, BatchOptions
-from earshot.train.corpus import Corpus, CorpusError, Utterance, read_corpus
+from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.train.isolated import DECODER_LOSSES, TEXT_LOSSES, IsolatedConfig
-from earshot.train.isolated_batches import IsolatedBatcher, IsolatedOptions, VocabularyError
+from earshot.train.isolated_batches import IsolatedBatcher, IsolatedOptions
 from earshot.train.loop import Batches, Config, TrainingError, TrainOptions, train
 from earshot.train.model import WordConfig
+from earshot.types import EarshotError
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
             recipe["train"]["steps"] = arguments.steps
         options, config = TrainOptions(**recipe["train"]), configuration(recipe)
         train(batcher(recipe, config, arguments.corpora), config, options, arguments.out)
-    except (TrainingError, CorpusError, VocabularyError) as error:
+    except EarshotError as error:
         raise SystemExit(f"train: {error}") from None
     except TypeError as error:
         raise SystemExit(f"train: {arguments.recipe}: an unknown option, or one of the wrong type: {error}") from None
