@@ -86,7 +86,7 @@ def same_different(
             pair = np.arange(start, stop)[:, None] < np.arange(start, len(vectors))[None, :]
             yield scores, same & pair & (speaker[start:stop, None] != speaker[None, start:]), ~same & pair
 
-    return _discriminate(blocks)
+    return discriminate(blocks)
 
 
 def cross_modal_ap(
@@ -106,11 +106,15 @@ def cross_modal_ap(
             same = spoken_word[start : start + rows, None] == written_word[None, :]
             yield spoken[start : start + rows] @ written.T, same, ~same
 
-    return _discriminate(blocks)
+    return discriminate(blocks)
 
 
-def _discriminate(blocks: Callable[[], Iterable[tuple[Floats, Bools, Bools]]]) -> Discrimination:
-    """Two passes over (scores, positive mask, negative mask): the positives' scores, then the negatives above each."""
+def discriminate(blocks: Callable[[], Iterable[tuple[Floats, Bools, Bools]]]) -> Discrimination:
+    """Average precision and EER of trials that come in blocks of (scores, positive mask, negative mask), in any shape.
+
+    `blocks` is called twice: for the positives' scores, then for the negatives above each. Exact; memory is that of a
+    block plus the positive scores. ValueError where there are no positives.
+    """
     positives = np.concatenate([scores[positive] for scores, positive, _ in blocks()] or [np.zeros(0, np.float32)])
     ranking = _Ranking.of(positives, (scores[negative] for scores, _, negative in blocks()))
     pairs = ranking.n_positive + ranking.n_negative

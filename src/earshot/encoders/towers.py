@@ -39,6 +39,11 @@ class Towers:
     folder: Path
 
     @cached_property
+    def card(self) -> dict[str, Any]:
+        """What the model is: data, licence, figures."""
+        return read_card(self.folder / f"{self.name}.toml")
+
+    @cached_property
     def audio(self) -> InferenceSession:
         """The network of spoken words."""
         return _open(self.folder / f"{self.name}-audio.onnx")

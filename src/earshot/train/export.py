@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from earshot.encoders.word import LEXICON
 from earshot.features import N_MELS
 from earshot.train.isolated import FinalStates, IsolatedModel, sinusoids
 from earshot.train.lexicon import word_priors
-from earshot.train.loop import load
+from earshot.train.loop import LOG, load
 from earshot.train.model import AudioTower, BiLSTM, TextTower, WordModel
 
 OPSET = 20
@@ -79,6 +80,18 @@ def export_isolated(model: IsolatedModel, priors: Priors, card: str, folder: Pat
         more.append(f"{name}.npz")
     front = f'kind = "isolated"\nfeatures = "{config.features}"\nn_mels = {config.n_mels}\nstack = {config.stack}\n'
     _write_card(f"{front}{card.rstrip()}\n", folder, name, [*(f"{name}-{n}.onnx" for n in networks), *more])
+
+
+def training(model: torch.nn.Module, log: Path) -> str:
+    """The card's table on how the weights were trained: sizes, and what the log of the run tells."""
+    n_parameters = sum(p.numel() for p in model.parameters())
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rates = [line["spans_per_second"] for line in lines]
+    spans = sum(round(line["spans_per_second"] * line["seconds"]) for line in lines)
+    table = f"[training]\nparameters = {n_parameters}\n"
+    if lines:
+        table += f"steps = {lines[-1]['step']}\nspans = {spans}\nspans_per_second = {round(float(np.median(rates)))}\n"
+    return table
 
 
 def write_lexicon(tower: Path, dim: int, path: Path) -> None:
@@ -259,7 +272,8 @@ if __name__ == "__main__":
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    trained, card, priors = load(arguments.checkpoint), arguments.card.read_text(), {}
+    trained, priors = load(arguments.checkpoint), {}
+    card = f"{arguments.card.read_text().rstrip()}\n\n{training(trained, arguments.checkpoint.with_name(LOG))}"
     if arguments.priors:
         with np.load(arguments.priors) as stored:
             priors = dict(stored)

@@ -29,6 +29,8 @@ from earshot.types import EarshotError
 
 MODELS = {"spans": (WordConfig, WordModel), "isolated": (IsolatedConfig, IsolatedModel)}
 """Kinds of model: ours, which pools spans from running speech, and the paper's, which is given isolated words."""
+LOG = "log.jsonl"
+"""Beside a run's checkpoints: one line of JSON for every 20 steps."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Model = WordModel | IsolatedModel
 Config = WordConfig | IsolatedConfig
@@ -244,6 +246,6 @@ def _log(folder: Path, step: int, n: int, running: dict[str, float], seconds: fl
     """One line about the last `n` steps."""
     line = {"step": step, "seconds": round(seconds, 1), "spans_per_second": round(running["words"] * world / seconds)}
     line |= {k: round(running[k] / n, 4) for k in running if k != "words"}
-    with open(folder / "log.jsonl", "a") as log:
+    with open(folder / LOG, "a") as log:
         log.write(json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)
