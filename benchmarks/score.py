@@ -1,7 +1,7 @@
 """Scores stored raw results: `python -m benchmarks.score` writes the tables (Markdown) and the plot (PNG).
 
-In: the files below `benchmarks/results/`. Out: `chapters.md`, `chapters.png`, `words.md` beside them. It needs no
-speech and runs no contender.
+In: the files below `benchmarks/results/`. Out: `chapters.md`, `chapters.png`, `words.md`, `protocol.md` beside them. It
+needs no speech and runs no contender.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from benchmarks import store
+from benchmarks.protocol_page import protocol_page
 from benchmarks.store import Run, Trials
 from earshot import metrics
 from earshot.metrics import Matching, Reference
@@ -57,7 +58,11 @@ def main(folder: Path) -> None:
     if (folder / "words.jsonl").exists():
         (folder / "words.md").write_text(words_page(folder / "words.jsonl"), encoding="utf-8")
         click.echo((folder / "words.md").read_text(encoding="utf-8"))
-    if not tasks and not (folder / "words.jsonl").exists():
+    if (folder / "protocol.jsonl").exists():
+        rows = [json.loads(line) for line in (folder / "protocol.jsonl").read_text().splitlines()]
+        (folder / "protocol.md").write_text(protocol_page(rows), encoding="utf-8")
+        click.echo((folder / "protocol.md").read_text(encoding="utf-8"))
+    if not tasks and not any((folder / name).exists() for name in ("words.jsonl", "protocol.jsonl")):
         raise click.ClickException(f"nothing in {folder}: run `python -m benchmarks.run --speech DIR --work DIR` first")
 
 

@@ -31,6 +31,9 @@ from earshot.train.loop import Batches, Config, TrainingError, TrainOptions, tra
 from earshot.train.model import WordConfig
 from earshot.types import EarshotError
 
+WHOLE = ("losses", "pretrain_losses", "corpora")
+"""Tables of a recipe that are not joined with those of its base."""
+
 
 def main() -> None:
     """Command line of this module."""
@@ -59,11 +62,11 @@ def main() -> None:
 
 
 def read_recipe(path: Path, system: str | None = None) -> dict[str, Any]:
-    """The tables of a recipe, with those of one of its [systems] over them. TrainingError where it cannot be read."""
-    try:
-        recipe = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise TrainingError(f"{path}: no readable recipe ({error})") from None
+    """The tables of a recipe, with those of one of its [systems] over them. TrainingError where it cannot be read.
+
+    A recipe with a `base`, the name of one beside it, is that one with its own tables over it.
+    """
+    recipe = with_base(path)
     systems = recipe.pop("systems", {})
     if system is not None and system not in systems:
         raise TrainingError(f'{path} has no system "{system}"; it has: {", ".join(systems) or "none"}')
@@ -72,11 +75,20 @@ def read_recipe(path: Path, system: str | None = None) -> dict[str, Any]:
     return _over(recipe | {"train": recipe.get("train", {})}, systems[system] if system else {})
 
 
+def with_base(path: Path) -> dict[str, Any]:
+    """All tables of a recipe over those of its base."""
+    try:
+        recipe = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise TrainingError(f"{path}: no readable recipe ({error})") from None
+    return _over(with_base(path.with_name(recipe.pop("base"))), recipe) if "base" in recipe else recipe
+
+
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Tables joined, `above` first; of `losses` only those of `above`."""
+    """Tables joined, `above` first; WHOLE ones take each other's place."""
     merged = dict(below)
     for key, value in above.items():
-        merged[key] = _over(below.get(key, {}), value) if isinstance(value, dict) and key != "losses" else value
+        merged[key] = _over(below.get(key, {}), value) if isinstance(value, dict) and key not in WHOLE else value
     return merged
 
 
