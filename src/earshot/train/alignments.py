@@ -119,10 +119,10 @@ def align(source: Path, out: Path) -> Report:
 
     Goes on where a stopped run was. CorpusError where there is no transcribed speech.
     """
-    done = set(_json_lines(out)) if out.exists() else set()
     finder = Finder()
     with open(out, "ab") as file:
         file.truncate(complete_bytes(out))
+        done = set(_json_lines(out))
         for transcript in read_transcripts(source):
             if transcript.id in done:
                 continue
@@ -184,13 +184,15 @@ def _ctm(path: Path) -> dict[str, Alignment]:
 
 
 def _json_lines(path: Path) -> dict[str, Alignment]:
-    found = {}
-    for number, line in enumerate(path.read_bytes()[: complete_bytes(path)].splitlines(), 1):
+    found, lines, whole = {}, path.read_bytes().splitlines(), path.read_bytes().endswith(b"\n")
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             words, phones = ([Timed(*time) for time in row.get(key) or ()] for key in ("words", "phones"))
             found[str(row["id"])] = _alignment(words, phones)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number == len(lines) and not whole:
+                break  # cut short by a kill
             raise CorpusError(f'{path}, line {number}: not {{"id", "words", "phones"}} ({error!r})') from error
     return found
 
