@@ -34,13 +34,15 @@ WORD = re.compile(r"[a-z']+")
 
 @dataclass(frozen=True, slots=True)
 class Chapters:
-    """Term detection. `utterances` are the stretches the recordings were joined from: query="" and their times."""
+    """Term detection. `utterances` are the stretches the recordings were joined from: query="" and their times;
+    `said` is every word said in them, in order."""
 
     recordings: list[Source]
     typed: list[Query]
     spoken: list[Query]
     references: list[Reference]
     utterances: list[Reference]
+    said: list[Reference]
 
     @property
     def seconds(self) -> Seconds:
@@ -87,8 +89,16 @@ def read(path: Path) -> Audio:
 
 def chapters(speech: Path, work: Path) -> Chapters:
     """The test: librispeech-chapters; spoken examples by the speakers of mini-librispeech dev."""
-    root, examples = speech / "librispeech-chapters", speech / "mini-librispeech"
-    return _chapters(root, _manifest(root), examples, _dev(examples), work / "chapters")
+    root = speech / "librispeech-chapters"
+    return _chapters(root, _manifest(root), *rows_of(speech, "chapters"), work / "chapters")
+
+
+def rows_of(speech: Path, task: str) -> tuple[Path, list[dict[str, Any]]]:
+    """The manifest rows that the spoken examples of "chapters" or "development" come from, and their folder."""
+    root = speech / "mini-librispeech"
+    if task == "development":
+        return root, [row for row in _manifest(root) if str(row["speaker"]) in HELD_OUT]
+    return root, list(_dev(root))
 
 
 def development(speech: Path, work: Path) -> Chapters:
@@ -97,8 +107,8 @@ def development(speech: Path, work: Path) -> Chapters:
     Its word times come from forced alignment; utterances without them are left out.
     """
     root = speech / "mini-librispeech"
-    examples = (row for row in _manifest(root) if str(row["speaker"]) in HELD_OUT)
-    return _chapters(root, [row for row in _dev(root) if row["words"]], root, examples, work / "development")
+    rows = [row for row in _dev(root) if row["words"]]
+    return _chapters(root, rows, *rows_of(speech, "development"), work / "development")
 
 
 def _chapters(
@@ -124,6 +134,7 @@ def _chapters(
         _spoken(examples, said, queries, folder / "examples"),
         [word for word in spoken_words if word.query in set(queries)],
         utterances,
+        spoken_words,
     )
 
 
@@ -134,7 +145,7 @@ def words(speech: Path) -> Words:
         samples = read(root / row["audio"])
         for start, end, word in row["words"]:
             if WORD.fullmatch(word) and _letters(word) >= MIN_WORD_LETTERS:
-                clips.append(_cut(samples, start, end))
+                clips.append(cut(samples, start, end))
                 labels.append(word)
                 speakers.append(row["speaker"])
     return Words(clips, labels, speakers)
@@ -151,7 +162,7 @@ def _spoken(root: Path, rows: Iterable[dict[str, Any]], queries: list[str], fold
     for word in queries:
         if word in candidates:
             clip = random.Random(f"{SEED} {word}").choice(candidates[word])
-            samples = _cut(read(Path(clip.path)), clip.start or 0.0, clip.end or 0.0)
+            samples = cut(read(Path(clip.path)), clip.start or 0.0, clip.end or 0.0)
             spoken.append(Query(word, _write(folder / f"{word}.wav", [samples]), clip))
     return spoken
 
@@ -179,7 +190,7 @@ def _letters(word: str) -> int:
     return sum(letter.isalpha() for letter in word)
 
 
-def _cut(samples: Audio, start: Seconds, end: Seconds) -> Audio:
+def cut(samples: Audio, start: Seconds, end: Seconds) -> Audio:
     return samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
 
 

@@ -183,3 +183,32 @@ def test_run_words_stores_a_line_for_each_encoder(speech: Path, tmp_path: Path) 
 def _words(speech: Path) -> tuple[list[Audio], list[str], list[str]]:
     task = tasks.words(speech)
     return [*task.clips, *task.clips[:2]], [*task.labels, *task.labels[:2]], [*task.speakers, "7", "7"]
+
+
+def test_calibration_asks_for_what_is_said_and_what_is_not(speech: Path, tmp_path: Path) -> None:
+    from benchmarks import calibration
+
+    task = tasks.chapters(speech, tmp_path / "work")
+    asked = list(calibration.questions(task, *tasks.rows_of(speech, "chapters"), tmp_path / "cut"))
+    typed = {one.text: one for one in asked if (one.kind, one.form) == ("typed", "word")}
+    assert set(typed) == {"the", "alpha", "bravo", "delta"}
+    assert len(typed["alpha"].places) == 3
+    phrases = {one.text: len(one.places) for one in asked if (one.kind, one.form) == ("typed", "phrase")}
+    assert phrases["the alpha the bravo"] == 1 and phrases["alpha the"] >= 1
+    spoken = [one for one in asked if one.kind == "spoken"]
+    assert {one.text for one in spoken if one.form == "word"} == {"alpha"}
+    assert all(one.clip is not None and Path(one.clip.path).is_file() for one in spoken)
+
+
+def test_a_calibration_page_counts_alarms_by_the_hour() -> None:
+    from benchmarks import calibration
+    from earshot.metrics import Reference
+
+    place = (Reference("word", "r", 1.0, 1.5),)
+    said = calibration.Asked("typed", "word", "word", None, place)
+    unsaid = calibration.Asked("typed", "word", "other", None, ())
+    found = [(said, [(0.9, True), (0.4, False)]), (unsaid, [(0.6, False)] + [(0.02, False)] * 30)]
+    page = calibration.calibration_page("development", found, 3600.0)
+    assert "| typed words | 1 | 1 | 1 | 3 |" in page
+    assert "1.000, 0.50" in page  # at .5: the word is found, one false alarm in two query hours
+    assert "| 0.020 |" in page  # beyond ten alarms in two hours

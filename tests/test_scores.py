@@ -175,3 +175,22 @@ def test_suppression_keeps_the_better_of_two_that_overlap() -> None:
 def test_logistic_by_hand() -> None:
     probability = scores.logistic(np.array([[1.0, 2.0]], np.float32), np.array([2.0, -1.0, 0.0], np.float32))
     np.testing.assert_allclose(probability, [0.5])
+
+
+def test_reliability_by_hand() -> None:
+    """Bins 0 to .5 and .5 to 1: means .2 and .8; a third and all are right."""
+    p = np.array([0.1, 0.2, 0.3, 0.7, 0.9], np.float32)
+    right = np.array([False, True, False, True, True])
+    found = scores.reliability(p, right, (0.0, 0.5, 1.0))
+    np.testing.assert_allclose(found.mean, [0.2, 0.8], atol=1e-6)
+    np.testing.assert_allclose(found.right, [1 / 3, 1.0], atol=1e-6)
+    assert found.number.tolist() == [3, 2]
+    error = scores.expected_calibration_error(found)
+    assert error == pytest.approx((3 * abs(0.2 - 1 / 3) + 2 * 0.2) / 5, abs=1e-6)
+
+
+def test_reliability_of_nothing_and_of_certainty() -> None:
+    none = scores.reliability(np.zeros(0, np.float32), np.zeros(0, bool), (0.0, 0.5, 1.0))
+    assert len(none.mean) == 0 and scores.expected_calibration_error(none) == 0
+    sure = scores.reliability(np.ones(3, np.float32), np.ones(3, bool), (0.0, 0.5, 1.0))
+    assert sure.mean.tolist() == [1.0] and scores.expected_calibration_error(sure) == 0

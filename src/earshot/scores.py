@@ -244,6 +244,28 @@ def suppress(starts: Ints | Floats, ends: Ints | Floats, groups: Ints, ranking: 
     return np.array(kept, np.int64)
 
 
+class Reliability(NamedTuple):
+    """Of the probabilities in each bin: their mean, the share that was right, and their number; each (b,)."""
+
+    mean: Floats
+    right: Floats
+    number: Ints
+
+
+def reliability(probabilities: Floats, right: NDArray[np.bool_], edges: Sequence[float]) -> Reliability:
+    """How often what had a probability (n,) between two `edges` was right (n,); empty bins are left out."""
+    number = np.clip(np.searchsorted(np.asarray(edges), probabilities, side="right") - 1, 0, len(edges) - 2)
+    count = np.bincount(number, minlength=len(edges) - 1)
+    full = count > 0
+    mean, share = (np.bincount(number, v, len(edges) - 1)[full] / count[full] for v in (probabilities, right))
+    return Reliability(mean.astype(np.float32), share.astype(np.float32), count[full])
+
+
+def expected_calibration_error(found: Reliability) -> float:
+    """Mean over what was found of the distance between a bin's probability and share right (Guo et al., ICML 2017)."""
+    return float((np.abs(found.mean - found.right) * found.number).sum() / max(1, found.number.sum()))
+
+
 def logistic(features: Floats, weights: Floats) -> Floats:
     """Probabilities (n,) of features (n, f) under weights (f + 1,), the last of which is the bias."""
     probability: Floats = (1 / (1 + np.exp(-(features @ weights[:-1] + weights[-1])))).astype(np.float32)
