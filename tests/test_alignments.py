@@ -191,6 +191,15 @@ def test_a_corpus_takes_given_times_and_keeps_what_lacks_them(librispeech: Path,
     assert len(list(report.lines())) == 2
 
 
+def test_a_corpus_of_single_words_of_any_language(tmp_path: Path, talk: Talk) -> None:
+    talk("speech/anna/one.wav", 1)
+    (tmp_path / "speech" / "anna" / "one.txt").write_text("أمام")
+    assert prepare(tmp_path / "speech", tmp_path / "corpus", alone=True).aligned == 1
+    (utterance,) = read_corpus(tmp_path / "corpus").utterances
+    assert utterance.words == (Timed(0.5, 1.0, "أمام"),)
+    assert utterance.phones == ()
+
+
 def test_align_finds_words_goes_on_and_names_what_it_cannot(tmp_path: Path, talk: Talk) -> None:
     pytest.importorskip("pocketsphinx")
     from earshot.audio import load, write_wav

@@ -250,6 +250,40 @@ def test_a_corpus_cut_short_by_a_kill_is_read_up_to_its_last_whole_line(tmp_path
     assert read.read(read.utterances[0]).shape == (2 * SAMPLE_RATE,)
 
 
+def test_words_known_by_sound_alone_have_labels_beyond_the_texts() -> None:
+    """Utterances without phones are such words; every loss is finite, and CLAP does not depend on them."""
+    from dataclasses import replace
+
+    sounds = replace(
+        corpus(1), utterances=tuple(replace(u, phones=(), words=u.words[:1]) for u in corpus(1).utterances)
+    )
+    options = BatchOptions(chunks=4, unwritten=2, unwritten_instances=3)
+    made = Batcher([corpus(), sounds], options, PRIORS, seed=1).batch(0)
+    beyond = made.labels[made.labels >= len(made.texts)]
+    assert beyond.tolist() == [len(made.texts)] * 3
+    assert (made.targets[made.rows[made.labels >= len(made.texts)]] == -1).all()
+    batch = {name: torch.as_tensor(getattr(made, name)) for name in Batch.__slots__}
+    torch.manual_seed(0)
+    model = WordModel(SMALL).eval()
+    losses = model.losses(batch, TrainOptions().losses)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    written = made.labels < len(made.texts)
+    fewer = {**batch, **{name: batch[name][torch.as_tensor(written)] for name in ("rows", "starts", "ends", "labels")}}
+    torch.testing.assert_close(model.losses(fewer, ["clap"])["clap"], losses["clap"])
+    assert not torch.isclose(model.losses(fewer, ["dwd"])["dwd"], losses["dwd"])
+
+
+def test_training_starts_from_given_weights(tmp_path: Path) -> None:
+    batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
+    first = train(batcher, SMALL, TrainOptions(steps=1, workers=0), tmp_path / "first")
+    still = TrainOptions(steps=1, workers=0, learning_rate=0.0)
+    second = train(batcher, SMALL, still, tmp_path / "second", tmp_path / "first" / "last.pt")
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value)
+    with pytest.raises(TrainingError, match="another architecture"):
+        train(batcher, WordConfig(hidden=10), still, tmp_path / "third", tmp_path / "first" / "last.pt")
+
+
 def test_a_corpus_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no prepared corpus"):
         read_corpus(tmp_path)

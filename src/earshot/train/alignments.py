@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from earshot.audio import SAMPLE_RATE, load
 from earshot.pronounce import PHONES, pronounce_word
@@ -21,6 +23,8 @@ from earshot.train.transcripts import CorpusError, Transcript, read_transcripts,
 from earshot.types import AudioError, Clip, QueryError, Seconds
 
 SILENCES = frozenset(["", "sil", "sp", "spn", "<eps>", "<unk>", "<sil>", "[noise]", "{ns}"])
+LOUD_FRAME = 320
+"""Samples: 20 ms."""
 LATE: Seconds = 0.1
 """How far beyond the end of its audio an alignment may reach: aligners round to whole frames."""
 
@@ -79,13 +83,17 @@ class Report:
 
 
 class Finder:
-    """Finds the word times of utterances: those that somebody made, else by forced alignment."""
+    """Finds the word times of utterances: those that somebody made, else by forced alignment.
 
-    def __init__(self, made: Alignments | None = None) -> None:
-        self._made, self._aligner = made, None if made else Aligner(pronounce_word)
+    `alone`: each utterance is one word, in any language, and its text the word's name; no phones are known of it.
+    """
+
+    def __init__(self, made: Alignments | None = None, alone: bool = False) -> None:
+        self._made, self._alone = made, alone
+        self._aligner = None if made or alone else Aligner(pronounce_word)
         self.report = Report()
 
-    def __call__(self, transcript: Transcript, samples: Any) -> Alignment:
+    def __call__(self, transcript: Transcript, samples: NDArray[np.float32]) -> Alignment:
         """The alignment of `samples` (n,); one without words where there is none, whose reason goes to `report`."""
         found, why = self._find(transcript, samples)
         if found is not None and why is None:
@@ -94,24 +102,40 @@ class Finder:
         self.report.left_out.append((transcript.id, why or "no alignment"))
         return Alignment((), ())
 
-    def _find(self, transcript: Transcript, samples: Any) -> tuple[Alignment | None, str | None]:
-        if self._aligner is None:
-            assert self._made is not None
-            try:
-                found = self._made(transcript.id)
-            except CorpusError as error:
-                return None, str(error)
-            if found is None:
-                return None, "no word times are given for it"
-            return found, complaint(found, transcript, len(samples) / SAMPLE_RATE)
+    def _find(self, transcript: Transcript, samples: NDArray[np.float32]) -> tuple[Alignment | None, str | None]:
+        if self._alone:
+            return Alignment((Timed(*loud_part(samples), transcript.text),), ()), None
+        if self._made is not None:
+            return self._given(self._made, transcript, len(samples) / SAMPLE_RATE)
         words = words_of(transcript.text)
         if not words:
             return None, "its text holds digits, whose reading is unknown" if transcript.text else "it has no text"
+        assert self._aligner is not None
         try:
             found = self._aligner.align(samples, words)
         except QueryError as error:
             return None, str(error)
         return found, None if found else "its text does not fit what is said"
+
+    @staticmethod
+    def _given(made: Alignments, transcript: Transcript, seconds: Seconds) -> tuple[Alignment | None, str | None]:
+        try:
+            found = made(transcript.id)
+        except CorpusError as error:
+            return None, str(error)
+        if found is None:
+            return None, "no word times are given for it"
+        return found, complaint(found, transcript, seconds)
+
+
+def loud_part(samples: NDArray[np.float32]) -> tuple[Seconds, Seconds]:
+    """From the first to the last 20 ms of samples (n,) within 30 dB of the loudest; all where they are few."""
+    frames = len(samples) // LOUD_FRAME
+    if frames < 2:
+        return 0.0, len(samples) / SAMPLE_RATE
+    power = (samples[: frames * LOUD_FRAME].reshape(frames, LOUD_FRAME) ** 2).mean(axis=1)
+    loud = np.flatnonzero(power >= power.max() * 1e-3)
+    return float(loud[0] * LOUD_FRAME / SAMPLE_RATE), float((loud[-1] + 1) * LOUD_FRAME / SAMPLE_RATE)
 
 
 def align(source: Path, out: Path) -> Report:

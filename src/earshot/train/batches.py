@@ -49,13 +49,17 @@ class BatchOptions:
     """Runs of phones for each chunk."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     weights: dict[str, float] = field(default_factory=dict)
+    unwritten: int = 0
+    """Words known by sound alone, in any language, beside the chunks: so many of each batch."""
+    unwritten_instances: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """mel (b, t, N_MELS), lengths (b,); for each half frame (b, HALVES * ceil(t/4)) targets, phone ids or -1, and
     borders, whether a word begins or ends there, or -1; spans: row, start, end, label (s,);
-    texts (u, n) phone ids padded with SILENCE, text_lengths (u,). Label k is row k of texts.
+    texts (u, n) phone ids padded with SILENCE, text_lengths (u,). Label k is row k of texts; labels from u on are words
+    known by sound alone.
     said (4, m): row, start, end and label of every place where the phones of a text are said, chosen or not."""
 
     mel: Floats
@@ -100,18 +104,20 @@ class _Chunk:
     outer: NDArray[np.bool_]
     borders: Floats
     """Where words begin and end, those that are not whole among them."""
+    sound: int | None = None
+    """The number of the word that the chunk is, of those known by sound alone."""
 
 
 class Batcher:
     """Makes batch number `step` of a run: half of the chunks are drawn at random, each other one shares a word
-    with one of them, though not always its pronunciation."""
+    with one of them, though not always its pronunciation. Words of utterances without phones are known by sound
+    alone: their labels are names, and only such as are said often enough are drawn."""
 
     def __init__(self, corpora: Sequence[Corpus], options: BatchOptions, priors: tuple[Floats, Floats], seed: int = 0):
         self.corpora, self.options, self.priors, self.seed = corpora, options, priors, seed
-        self._speech = [_speech(k, i, c) for k, c in enumerate(corpora) for i in range(len(c.utterances))]
-        self._speech = [
-            s for s in self._speech if len(s.words) and len(s.phones) and s.word_times[-1, 1] > 2 * SHORTEST
-        ]
+        aligned = [_speech(k, i, c) for k, c in enumerate(corpora) for i in range(len(c.utterances))]
+        self._speech = [s for s in aligned if len(s.phones) and s.word_times[-1, 1] > 2 * SHORTEST]
+        self._sounds = _by_name([s for s in aligned if len(s.words) and not len(s.phones)], options)
         names = np.array([corpora[s.corpus].utterances[s.index].corpus for s in self._speech])
         seconds = np.array([s.word_times[-1, 1] - s.word_times[0, 0] for s in self._speech])
         self._chance = np.zeros(len(names))
@@ -139,6 +145,11 @@ class Batcher:
             partner = self._partner(i, k, rng)
             if partner is not None and len(chunks) < self.options.chunks:
                 chunks.append(self._chunk(*partner, rng))
+        n_sounds = min(self.options.unwritten, len(self._sounds))
+        for sound in rng.choice(len(self._sounds), n_sounds, replace=False) if n_sounds else ():
+            places = self._sounds[int(sound)]
+            for place in rng.choice(len(places), self.options.unwritten_instances, replace=False):
+                chunks.append(self._alone(places[int(place)], int(sound), rng))
         return collate(chunks, rng, self.options)
 
     def _partner(self, i: int, k: int, rng: Generator) -> tuple[int, int] | None:
@@ -153,12 +164,24 @@ class Batcher:
 
     def _chunk(self, i: int, k: int, rng: Generator) -> _Chunk:
         """About `options.chunk` seconds around word k of utterance i, augmented."""
-        speech, options = self._speech[i], self.options.augmentation
-        corpus = self.corpora[speech.corpus]
-        utterance = corpus.utterances[speech.index]
-        factor = rng.uniform(*options.speed) if rng.random() < options.speed_probability else 1.0
+        speech = self._speech[i]
+        utterance = self.corpora[speech.corpus].utterances[speech.index]
+        factor = self._speed(rng)
         begin, end = self._window(speech.word_times[k], utterance.seconds, factor, rng)
-        samples = corpus.read(utterance)[int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+        samples = self.corpora[speech.corpus].read(utterance)[int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
+        mel = self._mel(samples, factor, rng)
+        word_times, phone_times = (speech.word_times - begin) / factor, (speech.phone_times - begin) / factor
+        whole = (word_times[:, 0] >= -CUT) & (word_times[:, 1] <= (end - begin) / factor + CUT)
+        words = tuple(w for w, inside in zip(speech.heard, whole, strict=True) if inside)
+        return _Chunk(mel, words, word_times[whole], speech.phones, phone_times, speech.outer, np.unique(word_times))
+
+    def _speed(self, rng: Generator) -> float:
+        options = self.options.augmentation
+        return rng.uniform(*options.speed) if rng.random() < options.speed_probability else 1.0
+
+    def _mel(self, samples: Floats, factor: float, rng: Generator) -> Floats:
+        """Normalised log-mels of samples said `factor` times as fast, augmented."""
+        options = self.options.augmentation
         if factor != 1.0:
             samples = augment.change_speed(samples, factor)
         other = self._speech[int(rng.integers(len(self._speech)))]
@@ -167,12 +190,19 @@ class Batcher:
         if rng.random() < options.warp_probability:
             mel = augment.warp_mels(mel, rng.uniform(*options.warp))
         mel = normalise(mel, *self.priors)
-        if rng.random() < options.mask_probability:
-            mel = augment.mask_mels(mel, rng, options)
-        word_times, phone_times = (speech.word_times - begin) / factor, (speech.phone_times - begin) / factor
-        whole = (word_times[:, 0] >= -CUT) & (word_times[:, 1] <= (end - begin) / factor + CUT)
-        words = tuple(w for w, inside in zip(speech.heard, whole, strict=True) if inside)
-        return _Chunk(mel, words, word_times[whole], speech.phones, phone_times, speech.outer, np.unique(word_times))
+        return augment.mask_mels(mel, rng, options) if rng.random() < options.mask_probability else mel
+
+    def _alone(self, place: tuple[_Speech, int], sound: int, rng: Generator) -> _Chunk:
+        """A word known by sound alone, with what is around it, augmented."""
+        speech, k = place
+        utterance = self.corpora[speech.corpus].utterances[speech.index]
+        samples = self.corpora[speech.corpus].read(utterance)
+        begin = max(0.0, speech.word_times[k, 0] - rng.uniform(0, 0.2))
+        end = min(utterance.seconds, max(speech.word_times[k, 1] + rng.uniform(0, 0.2), begin + SHORTEST))
+        factor = self._speed(rng)
+        mel = self._mel(samples[int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)], factor, rng)
+        times, none = (speech.word_times[k : k + 1] - begin) / factor, np.zeros((0, 2), np.float32)
+        return _Chunk(mel, (), times, np.zeros(0, np.int64), none, np.zeros((2, 0), bool), none[0:0, 0], sound)
 
     def _window(self, word: Floats, longest: Seconds, factor: float, rng: Generator) -> tuple[Seconds, Seconds]:
         """Where to cut around a word: now and then the word alone, as a spoken example may be."""
@@ -192,9 +222,14 @@ def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> 
     targets = np.full((len(chunks), HALVES * frame_count(int(lengths.max()))), -1)
     borders = targets.copy()
     spans: list[tuple[int, int, int, tuple[int, ...]]] = []
+    sounds: list[tuple[int, int, int, int]] = []
     for row, chunk in enumerate(chunks):
         mel[row, : len(chunk.mel)] = chunk.mel
         n = frame_count(len(chunk.mel))
+        if chunk.sound is not None:
+            start, end = chunk.word_times[0]
+            sounds.append((row, *frame_range(start, end, n), chunk.sound))
+            continue
         targets[row, : HALVES * n] = half_phones(chunk.phones, chunk.phone_times, n)
         borders[row, : HALVES * n] = half_borders(chunk.borders, n)
         for start, end, phones in _spans(chunk, rng, options):
@@ -205,8 +240,10 @@ def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> 
     texts = np.full((len(names), max(map(len, names))), SILENCE)
     for k, name in enumerate(names):
         texts[k, : len(name)] = name
-    rows, starts, ends = (np.array([s[k] for s in spans]) for k in range(3))
-    labels = np.array([number[s[3]] for s in spans])
+    heard = np.array([(*s[:3], number[s[3]]) for s in spans], np.int64).reshape(-1, 4)
+    alone = np.array(sounds, np.int64).reshape(-1, 4)
+    alone[:, 3] = len(names) + np.unique(alone[:, 3], return_inverse=True)[1]
+    rows, starts, ends, labels = np.concatenate([heard, alone]).T
     said = np.concatenate([np.stack([rows, starts, ends, labels]), _said(chunks, names)], 1)
     return Batch(
         mel, lengths, targets, borders, rows, starts, ends, labels, texts, np.array([len(n) for n in names]), said
@@ -296,6 +333,15 @@ def _speech(k: int, i: int, corpus: Corpus) -> _Speech:
     edges = np.searchsorted(phones[:, 0], [*words[:, 0], np.inf])
     heard = tuple(tuple(int(p) for p in ids[a:b]) for a, b in pairwise(edges))
     return _Speech(k, i, u.speaker, labels, heard, words, ids, phones, outer)
+
+
+def _by_name(speech: Sequence[_Speech], options: BatchOptions) -> list[list[tuple[_Speech, int]]]:
+    """The places of each word known by sound alone that is said often enough."""
+    said: dict[str, list[tuple[_Speech, int]]] = defaultdict(list)
+    for one in speech:
+        for k, word in enumerate(one.words):
+            said[word].append((one, k))
+    return [places for _, places in sorted(said.items()) if len(places) >= options.unwritten_instances]
 
 
 def _interest(words: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:

@@ -67,13 +67,16 @@ def read_corpus(folder: Path) -> Corpus:
     return Corpus(utterances, np.memmap(folder / SAMPLES, np.int16, mode="r"))
 
 
-def prepare(source: Path, folder: Path, alignments: Alignments | None = None) -> Report:
+def prepare(source: Path, folder: Path, alignments: Alignments | None = None, alone: bool = False) -> Report:
     """Decode every utterance of `source` that `folder` does not hold yet, with its word times: the given ones, else
-    those of forced alignment. An utterance that has none is kept without; what cannot be read is left out."""
+    those of forced alignment. An utterance that has none is kept without; what cannot be read is left out.
+
+    `alone`: each utterance is one word, in any language, and its text the word's name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     done = {u.id: u for u in _utterances(folder)}
     end = max((u.offset + u.length for u in done.values()), default=0)
-    finder = Finder(alignments)
+    finder = Finder(alignments, alone)
     with open(folder / SAMPLES, "ab") as samples, open(folder / UTTERANCES, "ab") as lines:
         samples.truncate(end * 2)
         lines.truncate(complete_bytes(folder / UTTERANCES))
@@ -113,10 +116,11 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="transcribed speech")
     parser.add_argument("folder", type=Path, help="where the corpus is made; its name is the corpus's")
     parser.add_argument("--alignments", type=Path, help="word times: a folder of TextGrids, a .ctm or a .jsonl file")
+    parser.add_argument("--alone", action="store_true", help="each file is one word, of any language; its text a name")
     arguments = parser.parse_args()
     try:
         made = read_alignments(arguments.alignments) if arguments.alignments else None
-        report = prepare(arguments.source, arguments.folder, made)
+        report = prepare(arguments.source, arguments.folder, made, arguments.alone)
     except CorpusError as error:
         raise SystemExit(f"corpus: {error}") from None
     for line in report.lines():

@@ -79,13 +79,17 @@ class TrainingError(EarshotError):
     """Training cannot go on; the message says at which step and what to do."""
 
 
-def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path) -> Model:
-    """Train until `options.steps`, going on from `folder/last.pt` where there is one."""
+def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path, start: Path | None = None) -> Model:
+    """Train until `options.steps`, going on from `folder/last.pt` where there is one, else from the weights of the
+    checkpoint `start`, else anew."""
     rank, world = _join()
     gpus = torch.cuda.device_count()
     device = torch.device("cuda", rank % gpus) if gpus else torch.device("cpu")
     torch.manual_seed(batcher.seed)
-    model = build(config).to(device)
+    model = build(config)
+    if start is not None:
+        _fill(model, _of_config(start, config)["model"], start)
+    model = model.to(device)
     if options.precision not in PRECISIONS:
         raise TrainingError(f'precision "{options.precision}" is none of: {", ".join(PRECISIONS)}')
     precision = PRECISIONS[options.precision]
@@ -181,6 +185,14 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
+def _of_config(path: Path, config: Config, device: torch.device | None = None) -> dict[str, Any]:
+    """A checkpoint of this configuration. TrainingError where it is of another one."""
+    state = _read(path, device or torch.device("cpu"))
+    if state["config"] != asdict(config) or MODELS[state["kind"]][0] is not type(config):
+        raise TrainingError(f"{path} holds another architecture ({state['config']}); train into another folder")
+    return state
+
+
 def _fill(model: Model, weights: dict[str, Any], path: Path) -> None:
     try:
         model.load_state_dict(weights)
@@ -213,9 +225,7 @@ def _kind(model: Model) -> str:
 def _resume(path: Path, model: Model, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
     if not path.exists():
         return 0
-    state = _read(path, device)
-    if state["config"] != asdict(model.config) or state["kind"] != _kind(model):
-        raise TrainingError(f"{path} holds another architecture ({state['config']}); train into another folder")
+    state = _of_config(path, model.config, device)
     _fill(model, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

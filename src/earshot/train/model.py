@@ -141,6 +141,8 @@ class WordModel(nn.Module):
         texts = in_groups(self.text, batch["texts"], batch["text_lengths"], precision, size=8 * GROUP)
         scale, dwd_scale = (s.exp().clamp(max=100) for s in (self.clap_scale, self.dwd_scale))
         instances, said = Spans(batch["rows"], batch["starts"], batch["ends"], batch["labels"]), Spans(*batch["said"])
+        written = instances.texts < len(texts)
+        with_text, texts_said = (of.chosen(of.texts < len(texts)) for of in (instances, said))
         n_frames = (batch["lengths"] + SUBSAMPLING - 1) // SUBSAMPLING
         projected, offset = self.audio.project(frames), len(texts) % 2
         half_frames = (len(frames), HALVES * frames.shape[1], -1)
@@ -150,8 +152,8 @@ class WordModel(nn.Module):
             return detection(projected, n_frames, spans[single.examples], *single[1:], dwd_scale, offset)
 
         losses: dict[str, Callable[[], Tensor]] = {
-            "clap": lambda: clap(spans, texts, batch["labels"], scale),
-            "detection": lambda: detection(projected, n_frames, texts, instances, said, scale, offset),
+            "clap": lambda: clap(spans[written], texts, with_text.texts, scale),
+            "detection": lambda: detection(projected, n_frames, texts, with_text, texts_said, scale, offset),
             "example": example,
             "dwd": lambda: dwd(spans, batch["labels"], dwd_scale),
             "phone": lambda: phone_cross_entropy(self.audio.phone(frames).view(half_frames), batch["targets"]),

@@ -23,6 +23,10 @@ class Spans(NamedTuple):
     ends: Tensor
     texts: Tensor
 
+    def chosen(self, kept: Tensor) -> Spans:
+        """Those that are `kept` (s,)."""
+        return Spans(*(values[kept] for values in self))
+
 
 class Examples(NamedTuple):
     """Instances that stand for their text as spoken queries, and the other `spans` and places `said` of those texts,
@@ -79,9 +83,9 @@ def one_example(spans: Spans, lengths: Tensor, said: Spans) -> Examples:
     queries = torch.nonzero(chosen & repeated[spans.texts]).squeeze(1)
     examples = queries[number[spans.texts[queries]].argsort()]
 
-    def of(all_spans: Spans, kept: Tensor) -> Spans:
-        rows, starts, ends, texts = (values[kept] for values in all_spans)
-        return Spans(rows, starts, ends, number[texts])
+    def of(spans: Spans, kept: Tensor) -> Spans:
+        chosen = spans.chosen(kept)
+        return chosen._replace(texts=number[chosen.texts])
 
     return Examples(examples, of(spans, ~chosen & repeated[spans.texts]), of(said, repeated[said.texts]))
 

@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--start", type=Path, help="begin with the weights of this checkpoint, to train them further")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:
@@ -54,7 +55,7 @@ def main() -> None:
         if arguments.steps:
             recipe["train"]["steps"] = arguments.steps
         options, config = TrainOptions(**recipe["train"]), configuration(recipe)
-        train(batcher(recipe, config, arguments.corpora), config, options, arguments.out)
+        train(batcher(recipe, config, arguments.corpora), config, options, arguments.out, arguments.start)
     except EarshotError as error:
         raise SystemExit(f"train: {error}") from None
     except TypeError as error:
@@ -109,7 +110,8 @@ def batcher(recipe: dict[str, Any], config: Config, folder: Path) -> Batches:
     """What makes the batches of a recipe, over the training speakers of the corpora it names, prepared in `folder`."""
     weights, seed = recipe["corpora"], recipe.get("seed", 0)
     held_out = {str(speaker) for speaker in recipe.get("held_out", [])}
-    corpora = [training_part(read_corpus(folder / name), held_out) for name in weights]
+    words = frozenset(recipe.get("held_out_words", []))
+    corpora = [training_part(read_corpus(folder / name), held_out, words) for name in weights]
     batch = dict(recipe.get("batch", {}))
     augmentation = batch.pop("augmentation", None)
     if isinstance(config, IsolatedConfig):
@@ -122,10 +124,10 @@ def batcher(recipe: dict[str, Any], config: Config, folder: Path) -> Batches:
     return Batcher(corpora, options, priors(folder, corpora), seed)
 
 
-def training_part(corpus: Corpus, held_out: set[str]) -> Corpus:
-    """Only the utterances of split "train" by speakers that are not held out."""
+def training_part(corpus: Corpus, held_out: set[str], words: frozenset[str] = frozenset()) -> Corpus:
+    """Only the utterances of split "train" by speakers that are not held out, without those of held-out `words`."""
     kept = (u for u in corpus.utterances if u.split == "train" and f"{u.corpus}/{u.speaker}" not in held_out)
-    return replace(corpus, utterances=tuple(kept))
+    return replace(corpus, utterances=tuple(u for u in kept if words.isdisjoint(w.label for w in u.words)))
 
 
 def priors(folder: Path, corpora: list[Corpus]) -> tuple[Floats, Floats]:
