@@ -23,6 +23,7 @@ import click
 import numpy as np
 
 from benchmarks import store, tasks
+from benchmarks.conditions import Condition
 from benchmarks.contract import Contender, Setup, SpeechEncoder
 from earshot import metrics
 from earshot.types import EarshotError
@@ -39,20 +40,22 @@ ENCODERS = ("downsampled_mfcc", "word_encoder")
     help="Name of a module in contenders/, as NAME=FOLDER with the word encoder of that folder; all by default.",
 )  # fmt: skip
 @click.option("--task", type=click.Choice(["chapters", "words", "development"]), help="By default chapters and words.")
+@click.option("--condition", default="clean", help="The recordings' noise or room: babble@5, music@10, room@0.6 ...")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER, show_default=False)
-def main(speech: Path, work: Path, names: tuple[str, ...], task: str | None, folder: Path) -> None:
+def main(speech: Path, work: Path, names: tuple[str, ...], task: str | None, condition: str, folder: Path) -> None:
     """Run contenders on the tasks and store their raw results."""
     development = task == "development"
-    setup = Setup(work, folder / ("development" if development else "chapters"))
+    setup = Setup(work, folder / _folder("development" if development else "chapters", condition))
     try:
+        disturbed = Condition.parse(condition)
         names = names or FINDERS + ENCODERS
         built = {_label(name): _build(name, setup) for name in names}
         if len(built) < len(names):
             raise click.ClickException("two contenders have the same name: name the encoders' folders differently")
         if task != "words":
-            made = tasks.development(speech, work) if development else tasks.chapters(speech, work)
+            made = (tasks.development if development else tasks.chapters)(speech, work, disturbed)
             run_chapters({n: c for n, c in built.items() if hasattr(c, "prepare")}, made, setup)
-        if task in ("words", None):
+        if task in ("words", None) and condition == "clean":
             run_words({n: e for n, e in built.items() if hasattr(e, "embed_speech")}, tasks.words(speech), folder)
     except EarshotError as error:
         raise click.ClickException(str(error)) from None
@@ -146,6 +149,11 @@ class _Clock:
     def read(self) -> tuple[float, float]:
         wall, cpu = self._began
         return round(time.perf_counter() - wall, 2), round(time.process_time() - cpu, 2)
+
+
+def _folder(task: str, condition: str) -> str:
+    """Where the results of a task lie."""
+    return task if condition == "clean" else f"{task}-{condition}"
 
 
 def _label(name: str) -> str:

@@ -46,7 +46,7 @@ as missed. Speeds are processor time of one run on a machine that others used to
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER, show_default=False)
 def main(folder: Path) -> None:
     """Write tables and plot from the stored raw results."""
-    tasks = [name for name in ("chapters", "development") if (folder / name).exists()]
+    tasks = sorted(path.parent.name for path in folder.glob("*/trials.jsonl.gz"))
     for name in tasks:
         try:
             trials, runs = store.load_trials(folder / name), store.load_runs(folder / name)
@@ -62,6 +62,9 @@ def main(folder: Path) -> None:
         rows = [json.loads(line) for line in (folder / "protocol.jsonl").read_text().splitlines()]
         (folder / "protocol.md").write_text(protocol_page(rows), encoding="utf-8")
         click.echo((folder / "protocol.md").read_text(encoding="utf-8"))
+    if len(tasks) > 1:
+        (folder / "conditions.md").write_text(conditions_page(folder, tasks), encoding="utf-8")
+        click.echo((folder / "conditions.md").read_text(encoding="utf-8"))
     if not tasks and not any((folder / name).exists() for name in ("words.jsonl", "protocol.jsonl")):
         raise click.ClickException(f"nothing in {folder}: run `python -m benchmarks.run --speech DIR --work DIR` first")
 
@@ -84,6 +87,27 @@ def chapters_page(trials: Trials, runs: list[Run]) -> str:
         line for title, chosen, words in tables if chosen and words for line in table(title, trials, chosen, words)
     ]
     return "\n".join([*parts, *where, "## Where the figures come from", *(_origin(run) for run in runs), ""])
+
+
+def conditions_page(folder: Path, tasks: list[str]) -> str:
+    """A table of the tasks under each condition: what is left of mean average precision in noise and rooms."""
+    lines = [
+        "# Noise and rooms\n",
+        "Mean average precision, and its share of the clean one; spoken examples are clean.\n",
+    ]
+    lines += ["| task | condition | contender | typed | | spoken | |", "|---" * 7 + "|"]
+    clean: dict[tuple[str, str, str], float] = {}
+    for name in sorted(tasks, key=lambda name: ("-" in name, name)):
+        task, _, condition = name.partition("-")
+        trials, cells = store.load_trials(folder / name), {}
+        for run in store.load_runs(folder / name):
+            found = metrics.mean_average_precision(_match(trials, [run], set(trials.words[run.kind])))
+            share = found / clean.setdefault((task, run.contender, run.kind), found)
+            cells[run.contender, run.kind] = f"{found:.3f} | {share:.2f}"
+        for contender in sorted({contender for contender, _ in cells}):
+            figures = " | ".join(cells.get((contender, kind), "- | -") for kind in ("typed", "spoken"))
+            lines.append(f"| {task} | {condition or 'clean'} | {contender} | {figures} |")
+    return "\n".join([*lines, ""])
 
 
 def table(title: str, trials: Trials, runs: list[Run], words: set[str]) -> Iterator[str]:

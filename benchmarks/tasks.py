@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from benchmarks.conditions import Condition
 from benchmarks.contract import SAMPLE_RATE, Audio, Query, Source
 from earshot.metrics import Reference
 from earshot.types import Clip, EarshotError, Seconds
@@ -29,6 +31,7 @@ MIN_WORD_LETTERS = 3
 HELD_OUT = ("32", "1867")
 """Speakers of mini-librispeech train that the recipes hold out of training."""
 SEED = 1
+CLEAN = Condition("clean")
 WORD = re.compile(r"[a-z']+")
 
 
@@ -87,10 +90,10 @@ def read(path: Path) -> Audio:
     return samples
 
 
-def chapters(speech: Path, work: Path) -> Chapters:
+def chapters(speech: Path, work: Path, condition: Condition = CLEAN) -> Chapters:
     """The test: librispeech-chapters; spoken examples by the speakers of mini-librispeech dev."""
     root = speech / "librispeech-chapters"
-    return _chapters(root, _manifest(root), *rows_of(speech, "chapters"), work / "chapters")
+    return _chapters(root, _manifest(root), *rows_of(speech, "chapters"), work / "chapters", condition)
 
 
 def rows_of(speech: Path, task: str) -> tuple[Path, list[dict[str, Any]]]:
@@ -101,31 +104,39 @@ def rows_of(speech: Path, task: str) -> tuple[Path, list[dict[str, Any]]]:
     return root, list(_dev(root))
 
 
-def development(speech: Path, work: Path) -> Chapters:
+def development(speech: Path, work: Path, condition: Condition = CLEAN) -> Chapters:
     """To choose by: mini-librispeech dev; spoken examples by the HELD_OUT speakers of its training part.
 
     Its word times come from forced alignment; utterances without them are left out.
     """
     root = speech / "mini-librispeech"
     rows = [row for row in _dev(root) if row["words"]]
-    return _chapters(root, rows, *rows_of(speech, "development"), work / "development")
+    return _chapters(root, rows, *rows_of(speech, "development"), work / "development", condition)
 
 
 def _chapters(
-    root: Path, rows: list[dict[str, Any]], examples: Path, said: Iterable[dict[str, Any]], folder: Path
+    root: Path,
+    rows: list[dict[str, Any]],
+    examples: Path,
+    said: Iterable[dict[str, Any]],
+    folder: Path,
+    condition: Condition,
 ) -> Chapters:
-    """Joins the consecutive utterances of each chapter and cuts the spoken examples; writes both below `folder`."""
+    """Joins the consecutive utterances of each chapter, each under `condition`, and cuts the spoken examples, which
+    stay clean; writes both below `folder`."""
+    voices = _voices(root, rows) if condition.kind == "babble" else {}
     recordings, utterances, spoken_words = [], [], []
     for name, lines in _by_chapter(rows).items():
         parts, offset = [], 0
         for row in lines:
-            samples = read(root / row["audio"])
+            rng = np.random.default_rng([SEED, zlib.crc32(str(row["id"]).encode())])
+            samples = condition.apply(read(root / row["audio"]), voices.get(str(row["speaker"]), []), rng)
             start = offset / SAMPLE_RATE
             offset += len(samples)
             utterances.append(Reference("", name, start, offset / SAMPLE_RATE))
             spoken_words += [Reference(w, name, start + s, start + e) for s, e, w in row["words"] if WORD.fullmatch(w)]
             parts.append(samples)
-        recordings.append(Source(name, _write(folder / f"{name}.flac", parts), offset / SAMPLE_RATE))
+        recordings.append(Source(name, _write(folder / str(condition) / f"{name}.flac", parts), offset / SAMPLE_RATE))
     counts = Counter(word.query for word in spoken_words)
     queries = sorted(word for word, n in counts.items() if n >= MIN_OCCURRENCES and _letters(word) >= MIN_QUERY_LETTERS)
     return Chapters(
@@ -149,6 +160,13 @@ def words(speech: Path) -> Words:
                 labels.append(word)
                 speakers.append(row["speaker"])
     return Words(clips, labels, speakers)
+
+
+def _voices(root: Path, rows: list[dict[str, Any]]) -> dict[str, list[Audio]]:
+    """For each speaker some utterances of the others."""
+    speakers = sorted({str(row["speaker"]) for row in rows})
+    some = {s: [read(root / row["audio"]) for row in rows if str(row["speaker"]) == s][:40] for s in speakers}
+    return {s: [samples for other in speakers if other != s for samples in some[other]] for s in speakers}
 
 
 def _spoken(root: Path, rows: Iterable[dict[str, Any]], queries: list[str], folder: Path) -> list[Query]:
