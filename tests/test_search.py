@@ -58,6 +58,8 @@ def encoder() -> PlainEncoder:
         typed_calibration=np.array([4, 2, 0, 0, 0, 0.1, 0, 0, 0, -5], np.float32),
         spoken_calibration=np.array([4, 2, 0, 0, 0, 0.1, 0, 0, 0, -5], np.float32),
         heard_calibration=np.array([30, 0, 0, 0, 20], np.float32),
+        typed_outcome=np.array([1, 0, 0], np.float32),
+        spoken_outcome=np.array([1, 0, 0], np.float32),
     )  # fmt: skip
 
 
@@ -223,3 +225,17 @@ def test_examples_too_short_and_too_long_are_one_line(searcher: Searcher, tmp_pa
         with pytest.raises(EarshotError, match=complaint) as error:
             searcher.find(clip)
         assert "\n" not in str(error.value)
+
+
+def test_the_probability_that_is_told_is_that_of_the_outcome(encoder: WordEncoder) -> None:
+    """Log odds and size of the query, weighed; the order within a query stays."""
+    from earshot.query import typed_query
+    from earshot.search import outcome_features, size
+
+    (way, *_) = typed_query("seven", encoder)
+    features = outcome_features(np.array([0.0, 0.5, 0.8, 1.0], np.float32), way)
+    assert features[:, 1] == pytest.approx(size(way))
+    assert size(way) == pytest.approx(np.log(len(way.states) / 6))
+    assert features[1, 0] == pytest.approx(0, abs=1e-6)
+    assert features[2, 0] == pytest.approx(np.log(4), rel=1e-4)
+    assert np.isfinite(features).all()

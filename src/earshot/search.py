@@ -199,7 +199,20 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
             best = np.zeros(len(ways), np.float32)
             np.maximum.at(best, number[here], chances[here])
             together[n] = best @ shares
-    return Places(starts[kept], ends[kept], cosines[kept], together)
+    told = scores.logistic(outcome_features(together, ways[0]), encoder.outcome(ways[0].spoken))
+    return Places(starts[kept], ends[kept], cosines[kept], told)
+
+
+def outcome_features(chances: Floats, query: Query) -> Floats:
+    """(n, 2): log odds of chances (n,), and the size of the query."""
+    bounded = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
+    log_odds = np.log(bounded / (1 - bounded))
+    return np.stack([log_odds, np.full(len(chances), size(query))], axis=1).astype(np.float32)
+
+
+def size(query: Query) -> float:
+    """How long the query is: log of its phones over six, of an example of its half frames over twenty."""
+    return float(np.log(len(query.states) / (20 if query.spoken else 6)))
 
 
 def measure(haystack: Haystack, spans: scores.Spans, query: Query, encoder: WordEncoder) -> Candidates:
@@ -232,8 +245,8 @@ def measure(haystack: Haystack, spans: scores.Spans, query: Query, encoder: Word
         _border(borders, aligned.start) + _border(borders, aligned.end),
         np.zeros(len(starts)),
     ]
-    size = np.log(len(query.states) / (20 if query.spoken else 6))
-    features += [features[0] * size, features[2] * size, np.full(len(starts), size)]
+    long = size(query)
+    features += [features[0] * long, features[2] * long, np.full(len(starts), long)]
     measured = np.stack(features, axis=1).astype(np.float32)
     near = _likeliest(scores.logistic(measured, encoder.calibration(query.spoken)))
     measured[:, MARGIN_FEATURE] = -FAR

@@ -63,6 +63,10 @@ class WordEncoder(Towers):
     heard_calibration: Floats
     """Weights and bias of the probability of a hit (`search.measure` gives the features), for phones and for the sound
     of an example; and of the words that an example may be (`query.hypotheses`), with the evidence for none of them."""
+    typed_outcome: Floats
+    spoken_outcome: Floats
+    """(3,): weights and bias of the probability that is told, from the log odds of what the ways to say a query come to
+    together, and from the query's size (`search.size`)."""
 
     @property
     def dim(self) -> int:
@@ -71,6 +75,10 @@ class WordEncoder(Towers):
     def calibration(self, spoken: bool) -> Floats:
         """Weights of the probability of a hit, for typed or spoken queries."""
         return self.spoken_calibration if spoken else self.typed_calibration
+
+    def outcome(self, spoken: bool) -> Floats:
+        """Weights of the probability that is told."""
+        return self.spoken_outcome if spoken else self.typed_outcome
 
     @property
     def stored_dim(self) -> int:
@@ -176,6 +184,8 @@ def load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> Wo
         arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
         for kind in ("typed", "spoken", "heard"):
             arrays[f"{kind}_calibration"] = np.array(card["calibration"][kind], np.float32)
+        for kind in ("typed", "spoken"):
+            arrays[f"{kind}_outcome"] = np.array(card["calibration"][f"{kind}_outcome"], np.float32)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise EncoderError(f"{folder / f'{name}.npz'}: not the weights of a word encoder ({error})") from error
     return WordEncoder(name, digest, folder, **arrays)

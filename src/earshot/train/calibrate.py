@@ -30,13 +30,17 @@ from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.pronounce import pronounce_word
 from earshot.query import Query, example_queries, hypotheses, typed_query
-from earshot.search import EDGE, FAR, MARGIN_FEATURE, Haystack, measure
+from earshot.search import EDGE, FAR, MARGIN_FEATURE, Haystack, find_places, measure, outcome_features
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.types import Seconds
 
 RIDGE = 1e-7
 QUERIES = 400
+OUTCOMES = 120
+"""Spoken words of each kind that are sought for the outcome; fewer phrases."""
+LEAST = 0.002
+"""What is less likely does not count for the outcome."""
 LONG = 12
 """Letters of what is unlike nearly all that is said: such queries are sought too."""
 
@@ -113,12 +117,33 @@ def _runs(texts: Sequence[Sequence[str]], shortest: int, longest: int) -> set[tu
 
 
 def spoken_sought(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> list[Sought]:
-    """Spoken examples, half of them cut out and encoded alone."""
+    """Spoken examples of words said twice or more, half of them cut out and encoded alone."""
+    places = _spoken_words(held, 2, rng)
+    return [_spoken(encoder, held, (word,), k, j, bool(rng.random() < 0.5)) for word, k, j in places]
+
+
+def spoken_outcome_sought(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> list[Sought]:
+    """Spoken words and phrases, said elsewhere and not: half of the words and a third of the phrases are said once."""
     sought = []
-    for word, k, j in _spoken_words(held, 2, rng):
-        frames = held.cut(k, j, j, encoder, bool(rng.random() < 0.5))
-        sought.append(Sought((word,), example_queries(word, frames, encoder), k))
+    for n in (1, 2, 3):
+        said: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
+        for k, u in enumerate(held.utterances):
+            for j in range(len(u.words) - n + 1):
+                run = u.words[j : j + n]
+                if run[-1].end - run[0].start >= 0.2 * n and max(len(w.label) for w in run) >= 4:
+                    said[tuple(w.label for w in run)].append((k, j))
+        once, often = (sorted(run for run in said if (len(said[run]) > 1) == twice) for twice in (False, True))
+        for runs in (once, often):
+            for chosen in rng.choice(len(runs), min(OUTCOMES // n, len(runs)), replace=False):
+                k, j = said[runs[int(chosen)]][int(rng.integers(len(said[runs[int(chosen)]])))]
+                sought.append(_spoken(encoder, held, runs[int(chosen)], k, j, bool(rng.random() < 0.5)))
     return sought
+
+
+def _spoken(encoder: WordEncoder, held: Held, words: tuple[str, ...], k: int, j: int, alone: bool) -> Sought:
+    """The example that words from number j of utterance k on are."""
+    frames = held.cut(k, j, j + len(words) - 1, encoder, alone)
+    return Sought(words, example_queries(" ".join(words), frames, encoder), k)
 
 
 def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
@@ -134,6 +159,18 @@ def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -
         found.append(features)
         right.append([tuple(encoder.lexicon.ids(row)) in said for row in rows])
     return np.stack(found), np.array(right)
+
+
+def outcomes(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Features (n, 2) of the places that searches come to, and which are right: what people get to see."""
+    features, right = [], []
+    for one in sought:
+        places = find_places(held.haystack, one.ways, encoder)
+        shown = places.chances >= LEAST
+        true, other = _truth(held, one, places.starts[shown], places.ends[shown])
+        features.append(outcome_features(places.chances[shown], one.ways[0])[other])
+        right.append(true[other])
+    return np.concatenate(features), np.concatenate(right)
 
 
 def fit_heard(features: Floats, right: NDArray[np.bool_], steps: int = 4000, rate: float = 0.05) -> Floats:
@@ -264,6 +301,12 @@ def main() -> None:
     fitted["typed"] = _fitted("typed", *candidates(encoder, held, typed))
     spoken = spoken_sought(encoder, held, np.random.default_rng(0))
     fitted["spoken"] = _fitted("spoken", *candidates(encoder, held, spoken))
+    encoder = replace(encoder, typed_calibration=fitted["typed"], spoken_calibration=fitted["spoken"])
+    same = np.array([1, 0, 0], np.float32)
+    encoder = replace(encoder, typed_outcome=same, spoken_outcome=same)
+    spoken = spoken_outcome_sought(encoder, held, np.random.default_rng(1))
+    fitted["typed_outcome"] = _fitted("typed_outcome", *outcomes(encoder, held, typed))
+    fitted["spoken_outcome"] = _fitted("spoken_outcome", *outcomes(encoder, held, spoken))
     write(arguments.weights / "word.toml", fitted)
 
 
