@@ -29,6 +29,7 @@ from earshot import metrics
 from earshot.types import EarshotError
 
 FINDERS = ("earshot", "dtw_mfcc", "pocketsphinx_kws", "pocketsphinx_text", "fixed_windows")
+SEARCHES = {"chapters": tasks.chapters, "development": tasks.development, "transfer": tasks.transfer}
 ENCODERS = ("downsampled_mfcc", "word_encoder")
 
 
@@ -39,13 +40,13 @@ ENCODERS = ("downsampled_mfcc", "word_encoder")
     "--contender", "names", multiple=True,
     help="Name of a module in contenders/, as NAME=FOLDER with the word encoder of that folder; all by default.",
 )  # fmt: skip
-@click.option("--task", type=click.Choice(["chapters", "words", "development"]), help="By default chapters and words.")
+@click.option("--task", type=click.Choice([*SEARCHES, "words"]), help="By default chapters and words.")
 @click.option("--condition", default="clean", help="The recordings' noise or room: babble@5, music@10, room@0.6 ...")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER, show_default=False)
 def main(speech: Path, work: Path, names: tuple[str, ...], task: str | None, condition: str, folder: Path) -> None:
     """Run contenders on the tasks and store their raw results."""
-    development = task == "development"
-    setup = Setup(work, folder / _folder("development" if development else "chapters", condition))
+    search = task if task in SEARCHES else "chapters"
+    setup = Setup(work, folder / (search if condition == "clean" else f"{search}-{condition}"))
     try:
         disturbed = Condition.parse(condition)
         names = names or FINDERS + ENCODERS
@@ -53,7 +54,7 @@ def main(speech: Path, work: Path, names: tuple[str, ...], task: str | None, con
         if len(built) < len(names):
             raise click.ClickException("two contenders have the same name: name the encoders' folders differently")
         if task != "words":
-            made = (tasks.development if development else tasks.chapters)(speech, work, disturbed)
+            made = SEARCHES[search](speech, work, disturbed)
             run_chapters({n: c for n, c in built.items() if hasattr(c, "prepare")}, made, setup)
         if task in ("words", None) and condition == "clean":
             run_words({n: e for n, e in built.items() if hasattr(e, "embed_speech")}, tasks.words(speech), folder)
@@ -73,6 +74,8 @@ def run_chapters(contenders: dict[str, Contender], task: tasks.Chapters, setup: 
         prepare_seconds, prepare_cpu = clock.read() if stored is None else (stored, stored)
         for kind in contender.kinds:
             queries = task.queries(kind)
+            if not queries:
+                continue
             skipped = contender.skipped(queries)
             clock = _Clock()
             detections = contender.search(queries)
@@ -149,11 +152,6 @@ class _Clock:
     def read(self) -> tuple[float, float]:
         wall, cpu = self._began
         return round(time.perf_counter() - wall, 2), round(time.process_time() - cpu, 2)
-
-
-def _folder(task: str, condition: str) -> str:
-    """Where the results of a task lie."""
-    return task if condition == "clean" else f"{task}-{condition}"
 
 
 def _label(name: str) -> str:

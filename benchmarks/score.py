@@ -81,7 +81,7 @@ def chapters_page(trials: Trials, runs: list[Run]) -> str:
     ]
     where = [line for kind in ("typed", "spoken") for line in breakdown(kind, trials, by_kind[kind])]
     where += by_phone(trials, by_kind["typed"])
-    ceiling = metrics.precision_ceiling(_match(trials, [], set(trials.words["typed"])), 10)
+    ceiling = metrics.precision_ceiling(_match(trials, [], set(trials.words["typed"] or trials.words["spoken"])), 10)
     parts = ["# Term detection in whole chapters", LEGEND.format(ceiling=ceiling)]
     parts += [
         line for title, chosen, words in tables if chosen and words for line in table(title, trials, chosen, words)
@@ -129,6 +129,8 @@ def breakdown(kind: str, trials: Trials, runs: list[Run]) -> Iterator[str]:
     said = [reference for reference in trials.references if reference.query in words]
     groups = {name: {r.query for r in said if low <= len(r.query) <= high} for name, (low, high) in LETTERS.items()}
     groups = {name: group for name, group in groups.items() if group}
+    if not groups:
+        return
     recordings = sorted({reference.recording for reference in said})
     yield f"## Where {kind} words are found: mean average precision by letters and by recording\n"
     yield f"| contender | {' | '.join(groups)} | {' | '.join(recordings)} |"

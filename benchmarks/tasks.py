@@ -1,6 +1,6 @@
-"""The two tasks, made from real speech on disk.
+"""The tasks, made from real speech on disk.
 
-In: a folder with `librispeech-chapters` and `mini-librispeech` (a `manifest.jsonl` each: id, audio, seconds, speaker,
+In: a folder with `librispeech-chapters`, `mini-librispeech` and `arabic-words` (a `manifest.jsonl` each: id, audio, seconds, speaker,
 text, split, words = [[start, end, word], ...]). Out: `Chapters` (term detection) and `Words` (same-different).
 """
 
@@ -12,7 +12,7 @@ import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ MIN_WORD_LETTERS = 3
 HELD_OUT = ("32", "1867")
 """Speakers of mini-librispeech train that the recipes hold out of training."""
 SEED = 1
+UNHEARD_SPEAKERS = ("00000006", "00000013", "00000017", "00000020", "00000024", "00000030")
+UNHEARD_WORDS = frozenset("close,disable,enable,forward,move,no,open,receive,rotate,six,three,up,zoom in".split(","))
+"""A third of the speakers and of the words of arabic-words: recipes/arabic.toml keeps them out of training."""
 CLEAN = Condition("clean")
 WORD = re.compile(r"[a-z']+")
 
@@ -112,6 +115,39 @@ def development(speech: Path, work: Path, condition: Condition = CLEAN) -> Chapt
     root = speech / "mini-librispeech"
     rows = [row for row in _dev(root) if row["words"]]
     return _chapters(root, rows, *rows_of(speech, "development"), work / "development", condition)
+
+
+def transfer(speech: Path, work: Path, condition: Condition = CLEAN) -> Chapters:
+    """Spoken examples in a language that the encoder was not trained on: Arabic words, one clip each.
+
+    Of every speaker of UNHEARD_SPEAKERS all clips are joined into one recording, but one of each of UNHEARD_WORDS: that
+    is an example. A query is called WORD/SPEAKER, so each example counts by itself.
+    """
+    root, folder = speech / "arabic-words", work / "transfer"
+    rows = [row for row in _manifest(root) if str(row["speaker"]) in UNHEARD_SPEAKERS]
+    random.Random(SEED).shuffle(rows)
+    left_out: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        if row["text"] in UNHEARD_WORDS:
+            left_out.setdefault((row["text"], str(row["speaker"])), row)
+    examples = {id(row) for row in left_out.values()}
+    recordings, said = [], []
+    for speaker in UNHEARD_SPEAKERS:
+        parts, offset = [], 0
+        for row in (row for row in rows if str(row["speaker"]) == speaker and id(row) not in examples):
+            samples = condition.apply(read(root / row["audio"]), [], np.random.default_rng(SEED))
+            start, offset = offset / SAMPLE_RATE, offset + len(samples)
+            said.append(Reference(row["text"], speaker, start, offset / SAMPLE_RATE))
+            parts.append(samples)
+        path = _write(folder / str(condition) / f"{speaker}.flac", parts)
+        recordings.append(Source(speaker, path, offset / SAMPLE_RATE))
+    spoken = []
+    for (word, speaker), row in sorted(left_out.items(), key=lambda item: item[0]):
+        clip = Clip(str(root / row["audio"]))
+        path = _write(folder / "examples" / f"{word} {speaker}.wav", [read(Path(clip.path))])
+        spoken.append(Query(f"{word}/{speaker}", path, clip))
+    references = [replace(r, query=query.word) for query in spoken for r in said if r.query == query.word.split("/")[0]]
+    return Chapters(recordings, [], spoken, references, [replace(r, query="") for r in said], said)
 
 
 def _chapters(

@@ -212,3 +212,23 @@ def test_a_calibration_page_counts_alarms_by_the_hour() -> None:
     assert "| typed words | 1 | 1 | 1 | 3 |" in page
     assert "1.000, 0.50" in page  # at .5: the word is found, one false alarm in two query hours
     assert "| 0.020 |" in page  # beyond ten alarms in two hours
+
+
+def test_the_recipe_holds_out_what_transfer_asks_for() -> None:
+    import tomllib
+
+    recipe = tomllib.loads((Path(__file__).parent.parent / "recipes" / "arabic.toml").read_text())
+    held_out = {name.removeprefix("arabic-words/") for name in recipe["held_out"] if name.startswith("arabic-words/")}
+    assert held_out == {*tasks.UNHEARD_SPEAKERS, *tasks.UNHEARD_WORDS}
+
+
+def test_transfer_joins_clips_and_leaves_examples_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "UNHEARD_SPEAKERS", ("1", "9"))
+    monkeypatch.setattr(tasks, "UNHEARD_WORDS", frozenset(["alpha"]))
+    clips = [(f"{s}-{w}-{k}", s, "train", [w]) for s in ("1", "9", "7") for w in ("alpha", "bravo") for k in range(3)]
+    write_set(tmp_path / "arabic-words", clips)
+    task = tasks.transfer(tmp_path, tmp_path / "work")
+    assert [q.word for q in task.spoken] == ["alpha/1", "alpha/9"]
+    assert [r.name for r in task.recordings] == ["1", "9"]
+    assert len(task.said) == 2 * 5 and len(task.references) == 2 * 4
+    assert task.typed == []

@@ -29,7 +29,7 @@ from earshot.train.isolated import DECODER_LOSSES, TEXT_LOSSES, IsolatedConfig
 from earshot.train.isolated_batches import IsolatedBatcher, IsolatedOptions
 from earshot.train.loop import Batches, Config, TrainingError, TrainOptions, train
 from earshot.train.model import WordConfig
-from earshot.types import EarshotError
+from earshot.types import EarshotError, Seconds
 
 WHOLE = ("losses", "pretrain_losses", "corpora")
 """Tables of a recipe that are not joined with those of its base."""
@@ -110,8 +110,10 @@ def batcher(recipe: dict[str, Any], config: Config, folder: Path) -> Batches:
     """What makes the batches of a recipe, over the training speakers of the corpora it names, prepared in `folder`."""
     weights, seed = recipe["corpora"], recipe.get("seed", 0)
     held_out = {str(speaker) for speaker in recipe.get("held_out", [])}
-    words = frozenset(recipe.get("held_out_words", []))
-    corpora = [training_part(read_corpus(folder / name), held_out, words) for name in weights]
+    corpora = [training_part(read_corpus(folder / name), held_out) for name in weights]
+    corpora = [
+        at_most(corpus, recipe.get("limit", {}).get(name)) for name, corpus in zip(weights, corpora, strict=True)
+    ]
     batch = dict(recipe.get("batch", {}))
     augmentation = batch.pop("augmentation", None)
     if isinstance(config, IsolatedConfig):
@@ -124,10 +126,25 @@ def batcher(recipe: dict[str, Any], config: Config, folder: Path) -> Batches:
     return Batcher(corpora, options, priors(folder, corpora), seed)
 
 
-def training_part(corpus: Corpus, held_out: set[str], words: frozenset[str] = frozenset()) -> Corpus:
-    """Only the utterances of split "train" by speakers that are not held out, without those of held-out `words`."""
-    kept = (u for u in corpus.utterances if u.split == "train" and f"{u.corpus}/{u.speaker}" not in held_out)
-    return replace(corpus, utterances=tuple(u for u in kept if words.isdisjoint(w.label for w in u.words)))
+def training_part(corpus: Corpus, held_out: set[str]) -> Corpus:
+    """Only the utterances of split "train", without those by CORPUS/SPEAKER or with CORPUS/WORD that are held out."""
+    kept = (
+        u
+        for u in corpus.utterances
+        if u.split == "train"
+        and f"{u.corpus}/{u.speaker}" not in held_out
+        and held_out.isdisjoint(f"{u.corpus}/{w.label}" for w in u.words)
+    )
+    return replace(corpus, utterances=tuple(kept))
+
+
+def at_most(corpus: Corpus, seconds: Seconds | None) -> Corpus:
+    """Some utterances, drawn at random, that last no longer than so many seconds; all where that is None."""
+    if seconds is None:
+        return corpus
+    order = np.random.default_rng(0).permutation(len(corpus.utterances))
+    total = np.cumsum([corpus.utterances[int(k)].seconds for k in order])
+    return replace(corpus, utterances=tuple(corpus.utterances[int(k)] for k in np.sort(order[total <= seconds])))
 
 
 def priors(folder: Path, corpora: list[Corpus]) -> tuple[Floats, Floats]:
