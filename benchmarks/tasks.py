@@ -1,7 +1,8 @@
 """The tasks, made from real speech on disk.
 
-In: a folder with `librispeech-chapters`, `mini-librispeech` and `arabic-words` (a `manifest.jsonl` each: id, audio, seconds, speaker,
-text, split, words = [[start, end, word], ...]). Out: `Chapters` (term detection) and `Words` (same-different).
+In: a folder with `librispeech-chapters`, `mini-librispeech` and `arabic-words` (a `manifest.jsonl` each: id, audio,
+seconds, speaker, text, split, words = [[start, end, word], ...]). Out: `Chapters` (term detection) and `Words`
+(same-different).
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import soxr
 from numpy.random import Generator
 
 from earshot.features import HIGHEST_HZ, LOWEST_HZ, N_MELS, SAMPLE_RATE, Floats
+from earshot.train.codecs import any_codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Augmentation:
     room_probability: float = 0.3
     filter_probability: float = 0.5
     band_limit_probability: float = 0.15
+    codec_probability: float = 0.1
     noise_probability: float = 0.5
     noise_db: tuple[float, float] = (3.0, 40.0)
     warp_probability: float = 0.5
@@ -42,7 +44,7 @@ def change_speed(samples: Floats, factor: float) -> Floats:
 
 
 def degrade(samples: Floats, others: Floats, rng: Generator, options: Augmentation) -> Floats:
-    """Room, microphone response, band limit, noise or babble (`others`: samples of other speech), and level."""
+    """Room, microphone response, noise or babble (`others`: samples of other speech), band limit, codec, and level."""
     if rng.random() < options.room_probability:
         samples = _convolve(samples, _room(rng))
     if rng.random() < options.filter_probability:
@@ -53,6 +55,8 @@ def degrade(samples: Floats, others: Floats, rng: Generator, options: Augmentati
         samples = samples + gain * noise
     if rng.random() < options.band_limit_probability:
         samples = _band_limit(samples, rng)
+    if rng.random() < options.codec_probability:
+        samples = any_codec(samples / max(1.0, float(np.abs(samples).max())), rng)
     level = 10 ** (rng.uniform(-36, -16) / 20) / _rms(samples)
     levelled: Floats = np.clip(samples * level, -1, 1).astype(np.float32)
     return levelled

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -349,12 +349,3 @@ def _interest(words: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
     lengths = np.array([max(len(phones) - 1, 0.1) for phones in words])
     interest: NDArray[np.float64] = lengths / lengths.sum()
     return interest
-
-
-def without_augmentation(options: BatchOptions) -> BatchOptions:
-    """The same batches as they are recorded: for development figures."""
-    plain = Augmentation(
-        speed_probability=0, room_probability=0, filter_probability=0, band_limit_probability=0,
-        noise_probability=0, warp_probability=0, mask_probability=0,
-    )  # fmt: skip
-    return replace(options, augmentation=plain, jitter=0.0)
