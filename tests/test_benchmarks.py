@@ -232,3 +232,21 @@ def test_transfer_joins_clips_and_leaves_examples_out(tmp_path: Path, monkeypatc
     assert [r.name for r in task.recordings] == ["1", "9"]
     assert len(task.said) == 2 * 5 and len(task.references) == 2 * 4
     assert task.typed == []
+
+
+def test_an_ablation_fits_only_some_features_and_puts_the_search_back() -> None:
+    pytest.importorskip("torch")
+    from benchmarks import ablation
+    from earshot import query
+
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((400, 9)).astype(np.float32)
+    right = features[:, 1] + features[:, 5] > 0
+    weights = ablation.fit_some(features, right, ablation.COSINE + ablation.RIVALS)
+    assert weights.shape == (10,)
+    assert weights[[1, 2, 3, 4, 7]].tolist() == [0] * 5
+    assert weights[5] > 0.5
+    before = query.HEARD
+    with ablation._as_words(False):
+        assert query.HEARD == 0
+    assert query.HEARD == before
