@@ -164,6 +164,18 @@ def test_stored_features_are_those_made_anew(tmp_path: Path) -> None:
         np.testing.assert_allclose(one.batch(3).mel, anew.batch(3).mel, atol=0.01)
 
 
+def test_a_word_without_a_pronunciation_is_left_out_and_named() -> None:
+    from earshot.train.align import Timed
+
+    made = corpus()
+    odd = replace(made.utterances[0], words=(*made.utterances[0].words, Timed(1.2, 1.6, "слово")))
+    speech = replace(made, utterances=(odd, *made.utterances[1:]))
+    options = IsolatedOptions(words=2, instances=3, shortest=0.1)
+    batcher = IsolatedBatcher([speech], Front(ENERGIES, 20, 1, NONE, NONE), options)
+    assert batcher.unpronounceable == ("слово",)
+    assert batcher.n_words == 3
+
+
 def test_augmented_words_differ_and_can_be_made_again() -> None:
     from earshot.train.augment import Augmentation
 

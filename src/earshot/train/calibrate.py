@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,9 @@ from earshot.query import Query, example_queries, hypotheses, typed_query
 from earshot.search import EDGE, FAR, MARGIN_FEATURE, Haystack, find_places, measure, outcome_features
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
-from earshot.types import Seconds
+from earshot.train.transcripts import CorpusError
+from earshot.train.word import read_recipe
+from earshot.types import EarshotError, Seconds
 
 RIDGE = 1e-7
 QUERIES = 400
@@ -274,7 +276,7 @@ def write(card: Path, fitted: dict[str, Floats]) -> None:
         values = ", ".join(f"{w:.4f}" for w in weights)
         text, found = re.subn(rf"(?m)^{name} = \[.*\]$", f"{name} = [{values}]", text)
         if not found:
-            raise SystemExit(f"{card}: no line '{name} = [...]' under [calibration]; export the weights again")
+            raise CorpusError(f"{card}: no line '{name} = [...]' under [calibration]; export the weights again")
     card.write_text(text)
 
 
@@ -285,9 +287,16 @@ def main() -> None:
     parser.add_argument("--corpora", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     arguments = parser.parse_args()
-    recipe = tomllib.loads(arguments.recipe.read_text())
-    encoder = load(str(arguments.weights))
-    held = encode(encoder, arguments.corpora, list(recipe["corpora"]), set(recipe["held_out"]))
+    try:
+        calibrate(read_recipe(arguments.recipe), arguments.corpora, arguments.weights)
+    except EarshotError as error:
+        raise SystemExit(f"calibrate: {error}") from None
+
+
+def calibrate(recipe: dict[str, Any], folder: Path, weights: Path) -> None:
+    """Fit everything under [calibration] of the card in the folder `weights`, and write it there."""
+    encoder = load(str(weights))
+    held = encode(encoder, folder, list(recipe["corpora"]), set(recipe["held_out"]))
     fitted = {}
     options, true = heard_examples(encoder, held, np.random.default_rng(0))
     fitted["heard"] = fit_heard(options, true)
@@ -307,7 +316,7 @@ def main() -> None:
     spoken = spoken_outcome_sought(encoder, held, np.random.default_rng(1))
     fitted["typed_outcome"] = _fitted("typed_outcome", *outcomes(encoder, held, typed))
     fitted["spoken_outcome"] = _fitted("spoken_outcome", *outcomes(encoder, held, spoken))
-    write(arguments.weights / "word.toml", fitted)
+    write(weights / "word.toml", fitted)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from earshot.train.augment import Augmentation
 from earshot.train.batches import Batch, pronunciation
 from earshot.train.corpus import Corpus
 from earshot.train.transcripts import CorpusError
-from earshot.types import Seconds
+from earshot.types import QueryError, Seconds
 
 Place = tuple[int, int, int]
 """A spoken word: its corpus, its utterance there, its place in the utterance."""
@@ -49,8 +49,9 @@ class IsolatedOptions:
 class IsolatedBatcher:
     """Makes batch number `step`: words drawn at random, as many instances of each.
 
-    Words are told apart by their pronunciation. `folder` takes the stored features; without one they are made anew
-    for each batch. CorpusError where fewer than two words are said often enough.
+    Words are told apart by their pronunciation; `unpronounceable` are those left out for want of one. `folder` takes the
+    stored features; without one they are made anew for each batch. CorpusError where fewer than two words are said
+    often enough.
     """
 
     def __init__(
@@ -63,11 +64,16 @@ class IsolatedBatcher:
     ):
         self.corpora, self.front, self.options, self.seed = corpora, front, options, seed
         said: dict[tuple[int, ...], list[Place]] = defaultdict(list)
+        unknown: set[str] = set()
         for c, corpus in enumerate(corpora):
             for u, utterance in enumerate(corpus.utterances):
                 for w, word in enumerate(utterance.words):
                     if options.shortest <= word.end - word.start <= options.longest:
-                        said[pronunciation(word.label)].append((c, u, w))
+                        try:
+                            said[pronunciation(word.label)].append((c, u, w))
+                        except QueryError:
+                            unknown.add(word.label)
+        self.unpronounceable = tuple(sorted(unknown))
         self._said = {phones: places for phones, places in sorted(said.items()) if len(places) >= options.instances}
         if len(self._said) < 2:
             times = f"at least {options.instances} times, each for {options.shortest:g} to {options.longest:g} s"

@@ -121,7 +121,10 @@ def batcher(recipe: dict[str, Any], config: Config, folder: Path) -> Batches:
         mean, std = priors(folder, corpora) if config.features == LOG_MEL else (none, none)
         front = Front(config.features, config.n_mels, config.stack, mean, std)
         changes = None if augmentation is None else Augmentation(**_tuples(augmentation))
-        return IsolatedBatcher(corpora, front, IsolatedOptions(augmentation=changes, **batch), seed, folder)
+        made = IsolatedBatcher(corpora, front, IsolatedOptions(augmentation=changes, **batch), seed, folder)
+        if out := made.unpronounceable:
+            print(f"left out for want of a pronunciation: {', '.join(out[:10])}{' ...' if len(out) > 10 else ''}")
+        return made
     options = BatchOptions(weights=weights, augmentation=Augmentation(**_tuples(augmentation or {})), **batch)
     return Batcher(corpora, options, priors(folder, corpora), seed)
 
