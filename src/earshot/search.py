@@ -199,16 +199,15 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
             best = np.zeros(len(ways), np.float32)
             np.maximum.at(best, number[here], chances[here])
             together[n] = best @ shares
-    told = scores.logistic(outcome_features(together, ways), encoder.outcome(ways[0].spoken))
+    told = scores.logistic(outcome_features(together, ways[0]), encoder.outcome(ways[0].spoken))
     return Places(starts[kept], ends[kept], cosines[kept], told)
 
 
-def outcome_features(chances: Floats, ways: Sequence[Query]) -> Floats:
-    """(n, 3): log odds of chances (n,), size of the query, and of an example the chance that it is no known word."""
+def outcome_features(chances: Floats, query: Query) -> Floats:
+    """(n, 2): log odds of chances (n,), and the size of the query."""
     bounded = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
-    unknown = 1 - sum(way.chance for way in ways[1:]) if ways[0].spoken else 0.0
-    features = [np.log(bounded / (1 - bounded)), np.full(len(chances), size(ways[0])), np.full(len(chances), unknown)]
-    return np.stack(features, axis=1).astype(np.float32)
+    log_odds = np.log(bounded / (1 - bounded))
+    return np.stack([log_odds, np.full(len(chances), size(query))], axis=1).astype(np.float32)
 
 
 def size(query: Query) -> float:
