@@ -1,4 +1,4 @@
-"""What each part of a search is worth: `python -m benchmarks.ablation --speech DIR --work DIR --corpora DIR --recipe FILE`.
+"""What each part of a search is worth: `python -m benchmarks.ablation --help`.
 
 In: an encoder, held-out speech to fit probabilities on, and the task "development". Out: a table of searches that use
 fewer of the features of a place (`results/ablation.md`), each with probabilities of its own.
@@ -103,7 +103,8 @@ def figures(
     finder: Earshot, encoder: WordEncoder, task: tasks.Chapters, kind: str, step: Step, weights: NDArray[np.float32]
 ) -> str:
     """MAP, MTWV, and MTWV with keyword-specific thresholds of a search with these weights."""
-    changed = replace(encoder, **{f"{kind}_calibration": weights, f"{kind}_outcome": np.array([1, 0, 0], np.float32)})
+    same = np.array([1, 0, 0], np.float32)
+    changed = replace(encoder, **{f"{kind}_calibration": weights, f"{kind}_outcome": same})
     finder.library = earshot.open(finder.folder, encoder=changed)
     with _as_words(step.as_words):
         found = finder.search(task.queries(kind))

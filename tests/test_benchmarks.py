@@ -249,4 +249,4 @@ def test_an_ablation_fits_only_some_features_and_puts_the_search_back() -> None:
     before = query.HEARD
     with ablation._as_words(False):
         assert query.HEARD == 0
-    assert query.HEARD == before
+    assert before == query.HEARD

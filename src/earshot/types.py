@@ -80,8 +80,7 @@ class Hit:
     """One place where a query is said.
 
     `score` is the cosine between span and query in the word encoder's space, for an example its sound or a word that
-    it may be; `probability` the chance that the query is said there, fitted on single words: of phrases and of
-    examples, whose chances are sums, it is a rougher guide.
+    it may be; `probability` the chance that the query is said there.
     """
 
     recording: Recording

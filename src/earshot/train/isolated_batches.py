@@ -49,8 +49,8 @@ class IsolatedOptions:
 class IsolatedBatcher:
     """Makes batch number `step`: words drawn at random, as many instances of each.
 
-    Words are told apart by their pronunciation; `unpronounceable` are those left out for want of one. `folder` takes the
-    stored features; without one they are made anew for each batch. CorpusError where fewer than two words are said
+    Words are told apart by their pronunciation; `unpronounceable` are those left out for want of one. `folder` takes
+    the stored features; without one they are made anew for each batch. CorpusError where fewer than two words are said
     often enough.
     """
 
