@@ -189,6 +189,8 @@ def test_a_corpus_takes_given_times_and_keeps_what_lacks_them(librispeech: Path,
     assert (utterance.corpus, utterance.speaker, utterance.split) == ("again", "19", "train")
     assert utterance.words == CATS.words
     assert len(list(report.lines())) == 2
+    same = read_alignments(tmp_path / "again" / "utterances.jsonl")("19-198-0000")
+    assert same is not None and same.words == CATS.words
 
 
 def test_a_corpus_of_single_words_of_any_language(tmp_path: Path, talk: Talk) -> None:

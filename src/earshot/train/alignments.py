@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ def read_alignments(path: Path) -> Alignments:
 
     TextGrids have the interval tiers "words" and "phones", as Montreal Forced Aligner writes them; CTM lines are
     `utterance channel start duration word`; JSON lines are what `earshot align` writes: {"id", "words", "phones"}, each
-    a list of [start, end, label]. Phones are ARPAbet; those of another set are left out. CorpusError for anything else.
+    a list of [start, end, label]; the `utterances.jsonl` of a prepared corpus is as good. Phones are ARPAbet; those of another set are left out. CorpusError for anything else.
     """
     if path.is_dir():
         grids = {grid.stem: grid for grid in path.rglob("*.TextGrid")}
@@ -212,13 +213,17 @@ def _json_lines(path: Path) -> dict[str, Alignment]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            words, phones = ([Timed(*time) for time in row.get(key) or ()] for key in ("words", "phones"))
+            words, phones = ([_timed(time) for time in row.get(key) or ()] for key in ("words", "phones"))
             found[str(row["id"])] = _alignment(words, phones)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines) and not whole:
                 break  # cut short by a kill
             raise CorpusError(f'{path}, line {number}: not {{"id", "words", "phones"}} ({error!r})') from error
     return found
+
+
+def _timed(time: dict[str, Any] | list[Any]) -> Timed:
+    return Timed(**time) if isinstance(time, dict) else Timed(*time)
 
 
 def complete_bytes(path: Path) -> int:
