@@ -25,7 +25,7 @@ from earshot.train import calibrate
 from earshot.train.word import read_recipe
 from earshot.types import EarshotError
 
-COSINE, ALIGNMENT, BORDERS, RIVALS = (0, 6, 8), (1, 2, 3, 7), (4,), (5,)
+COSINE, ALIGNMENT, BORDERS, RIVALS = (0, 6, 8, 9), (1, 2, 3, 7), (4,), (5,)
 """Columns of the features of `earshot.search.measure`."""
 
 

@@ -240,10 +240,10 @@ def test_an_ablation_fits_only_some_features_and_puts_the_search_back() -> None:
     from earshot import query
 
     rng = np.random.default_rng(0)
-    features = rng.standard_normal((400, 9)).astype(np.float32)
+    features = rng.standard_normal((400, 10)).astype(np.float32)
     right = features[:, 1] + features[:, 5] > 0
     weights = ablation.fit_some(features, right, ablation.COSINE + ablation.RIVALS)
-    assert weights.shape == (10,)
+    assert weights.shape == (11,)
     assert weights[[1, 2, 3, 4, 7]].tolist() == [0] * 5
     assert weights[5] > 0.5
     before = query.HEARD

@@ -39,6 +39,8 @@ OUTSIDE = -1e4
 """What a half frame beyond the end of a stretch costs."""
 MARGIN_FEATURE = 5
 """Which of the features tells what other words say of a place; -FAR where they were not asked."""
+SAME = 0.93
+"""Cosines beyond it are of one recording and another copy of it, or of itself."""
 FAR, NEAR = 20.0, 8.0
 """Bounds of what rivals can say against a place and for it: where none is like what is sought, that says little."""
 CHUNK_BYTES = 2 << 30
@@ -247,6 +249,7 @@ def measure(haystack: Haystack, spans: scores.Spans, query: Query, encoder: Word
     ]
     long = size(query)
     features += [features[0] * long, features[2] * long, np.full(len(starts), long)]
+    features.append(np.maximum(0, (cosine - SAME) / (1 - SAME)))
     measured = np.stack(features, axis=1).astype(np.float32)
     near = _likeliest(scores.logistic(measured, encoder.calibration(query.spoken)))
     measured[:, MARGIN_FEATURE] = -FAR

@@ -38,7 +38,8 @@ def read_alignments(path: Path) -> Alignments:
 
     TextGrids have the interval tiers "words" and "phones", as Montreal Forced Aligner writes them; CTM lines are
     `utterance channel start duration word`; JSON lines are what `earshot align` writes: {"id", "words", "phones"}, each
-    a list of [start, end, label]; the `utterances.jsonl` of a prepared corpus is as good. Phones are ARPAbet; those of another set are left out. CorpusError for anything else.
+    a list of [start, end, label]; the `utterances.jsonl` of a prepared corpus is as good. Phones are ARPAbet; those of
+    another set are left out. CorpusError for anything else.
     """
     if path.is_dir():
         grids = {grid.stem: grid for grid in path.rglob("*.TextGrid")}

@@ -41,6 +41,8 @@ RIDGE = 1e-7
 QUERIES = 400
 OUTCOMES = 120
 """Spoken words of each kind that are sought for the outcome; fewer phrases."""
+OWN = 4
+"""One example in so many is also sought where it comes from."""
 LEAST = 0.002
 """What is less likely does not count for the outcome."""
 LONG = 12
@@ -91,6 +93,7 @@ class Sought:
     words: tuple[str, ...]
     ways: list[Query]
     own: int | None = None
+    """Left out, but now and then: an example is also sought in the recording that it was cut from."""
 
 
 def typed_sought(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> list[Sought]:
@@ -145,7 +148,7 @@ def spoken_outcome_sought(encoder: WordEncoder, held: Held, rng: np.random.Gener
 def _spoken(encoder: WordEncoder, held: Held, words: tuple[str, ...], k: int, j: int, alone: bool) -> Sought:
     """The example that words from number j of utterance k on are."""
     frames = held.cut(k, j, j + len(words) - 1, encoder, alone)
-    return Sought(words, example_queries(" ".join(words), frames, encoder), k)
+    return Sought(words, example_queries(" ".join(words), frames, encoder), None if j % OWN == 0 else k)
 
 
 def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:

@@ -44,8 +44,8 @@ UNCALIBRATED = """\
 # Weights of the features of `search.measure` and `query.hypotheses`, then of the outcome of a search, each with a bias;
 # fitted by `earshot.train.calibrate`.
 [calibration]
-typed = [12.0, 0.0, 1.0, -1.0, 0.0, 0.1, 0.0, 0.5, 0.0, -10.0]
-spoken = [12.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.5, 0.0, -10.0]
+typed = [12.0, 0.0, 1.0, -1.0, 0.0, 0.1, 0.0, 0.5, 0.0, 0.0, -10.0]
+spoken = [12.0, 0.0, 1.0, -1.0, 0.0, 0.0, 0.0, 0.5, 0.0, 5.0, -10.0]
 heard = [25.0, 1.0, 0.5, 0.0, 12.0]
 typed_outcome = [1.0, 0.0, 0.0]
 spoken_outcome = [1.0, 0.0, 0.0]
