@@ -183,6 +183,25 @@ def test_an_exported_encoder_is_one_that_can_be_loaded(tmp_path: Path, monkeypat
     np.testing.assert_allclose(encoder.lexicon.vectors / 127, encoder.embed_ids(words), atol=0.03)
 
 
+def test_exported_weights_can_be_trained_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes back differs by the rounding to int8 alone."""
+    from earshot.train import export
+    from earshot.train.restore import restore
+
+    monkeypatch.setattr(export, "word_priors", lambda: ([(4, 5, 6)], np.array([-9.0], np.float32)))
+    torch.manual_seed(2)
+    model = WordModel(SMALL).eval()
+    priors = {"mean": PRIORS[0], "std": PRIORS[1], "phone_seconds": np.full(39, 0.08, np.float32)}
+    export.export(model, priors, 'name = "word"', tmp_path)
+    restored = restore(tmp_path)
+    assert restored.config == WordConfig(**{**{k: getattr(SMALL, k) for k in SMALL.__slots__}, "dropout": 0.1})
+    for name, value in model.state_dict().items():
+        if not name.endswith("scale"):
+            torch.testing.assert_close(restored.state_dict()[name], value, atol=0.01, rtol=0)
+    mel, lengths = torch.randn(2, 61, N_MELS), torch.tensor([61, 40])
+    torch.testing.assert_close(restored.audio(mel, lengths), model.audio(mel, lengths), atol=0.05, rtol=0)
+
+
 def test_priors_of_words_are_probabilities() -> None:
     pytest.importorskip("pocketsphinx")
     from earshot.train.lexicon import word_priors
