@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -239,3 +239,21 @@ def test_the_probability_that_is_told_is_that_of_the_outcome(encoder: WordEncode
     assert features[1, 0] == pytest.approx(0, abs=1e-6)
     assert features[2, 0] == pytest.approx(np.log(4), rel=1e-4)
     assert np.isfinite(features).all()
+
+
+def test_a_copy_of_an_example_is_it_whatever_word_it_may_be(searcher: Searcher, encoder: PlainEncoder) -> None:
+    """Even where the words that the example may be are wrong, and seem certain."""
+    from earshot.query import typed_query
+    from earshot.search import find_places
+
+    (haystack,) = searcher._haystacks(None)
+    sound, *_ = example_queries("clip", encoder.trim(said("telescope")), encoder)
+    wrong = replace(typed_query("umbrella", encoder)[0], spoken=False, chance=0.98)
+    kinds = {"copies count": 60.0, "copies do not": 0.0}
+    best = {}
+    for kind, weight in kinds.items():
+        calibration = np.array([4, 2, 0, 0, 0, 0.1, 0, 0, 0, weight, -5], np.float32)
+        places = find_places(haystack, [sound, wrong], replace(encoder, spoken_calibration=calibration))
+        best[kind] = float(places.chances.max())
+    assert best["copies count"] > 0.9
+    assert best["copies do not"] < best["copies count"]

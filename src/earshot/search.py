@@ -179,7 +179,8 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
     """The places where what is sought may be said, one way or another; one for all that overlap.
 
     The ways of a typed query are its pronunciations, and the likeliest counts. Those of an example are its sound and
-    the words that it may be, of which one at most is right: their probabilities add up.
+    the words that it may be, of which one at most is right: their probabilities add up. A copy of the example is what
+    is sought, whatever word it is.
     """
     with blas.one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         spans = haystack.scan(ways, encoder, pool)
@@ -200,7 +201,8 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
             here = (stretch == stretch[k]) & (shared >= scores.OVERLAP * np.minimum(ends - starts, ends[k] - starts[k]))
             best = np.zeros(len(ways), np.float32)
             np.maximum.at(best, number[here], chances[here])
-            together[n] = best @ shares
+            copies = here & (number == 0) & (cosines > SAME)
+            together[n] = max(float(best @ shares), float(chances[copies].max(initial=0)))
     told = scores.logistic(outcome_features(together, ways[0]), encoder.outcome(ways[0].spoken))
     return Places(starts[kept], ends[kept], cosines[kept], told)
 
