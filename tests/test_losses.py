@@ -17,6 +17,7 @@ from earshot.encoders.clock import GRID  # noqa: E402
 from earshot.train.losses import (  # noqa: E402
     clap,
     clap_views,
+    distillation,
     dwd,
     multiview,
     nt_xent,
@@ -78,6 +79,32 @@ def test_dwd_without_a_repeated_word_is_zero_and_has_a_gradient() -> None:
 WORDS = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
 """Two instances each of words 0 and 1; cosines .8, .6, 0 | .96, .6 | .8."""
 LABELS = torch.tensor([0, 0, 1, 1])
+
+
+def test_distillation_by_hand() -> None:
+    """Three words; text 0 is like text 1 (.6) and unlike text 2 (0), and so on; speech is alike all around."""
+    text = torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    audio = normalize(torch.ones(3, 3) + torch.eye(3), dim=1)
+    cosine = audio @ audio.T
+    total = 0.0
+    for i in range(3):
+        others = [j for j in range(3) if j != i]
+        wanted = [math.exp(2 * float(text[i] @ text[j])) for j in others]
+        found = [math.exp(2 * float(cosine[i, j])) for j in others]
+        total -= sum(w / sum(wanted) * math.log(f / sum(found)) for w, f in zip(wanted, found, strict=True))
+    loss = distillation(audio, text, torch.arange(3), torch.tensor(2.0))
+    assert float(loss) == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_distillation_is_least_where_speech_is_as_its_texts_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    text = normalize(torch.randn(6, 4, generator=generator), dim=1)
+    same, other = text[[0, 1, 2, 3]].clone().requires_grad_(), normalize(torch.randn(4, 4, generator=generator), dim=1)
+    scale = torch.tensor(5.0)
+    loss = distillation(same, text, torch.arange(4), scale)
+    loss.backward()
+    assert same.grad is not None and float(same.grad.abs().max()) < 1e-5
+    assert loss.item() < float(distillation(other, text, torch.arange(4), scale))
 
 
 def test_siamese_by_hand() -> None:
@@ -145,6 +172,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "clap": lambda audio, text, labels, scale: clap(audio, text, labels, scale),
     "clap_views": lambda audio, text, labels, scale: clap_views(audio.view(len(text), -1, audio.shape[1]), text, scale),
     "dwd": lambda audio, text, labels, scale: dwd(audio, labels, scale),
+    "distillation": lambda audio, text, labels, scale: distillation(audio, text, labels, scale),
     "siamese": lambda audio, text, labels, scale: siamese(audio, labels, float(scale) / 20),
     "nt_xent": lambda audio, text, labels, scale: nt_xent(audio, labels, 1 / float(scale)),
     **{

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from earshot.encoders.clock import N_CLASSES
-from earshot.train.losses import clap, clap_views, dwd, multiview, nt_xent, reconstruction, siamese
+from earshot.train.losses import clap, clap_views, distillation, dwd, multiview, nt_xent, reconstruction, siamese
 from earshot.train.model import BiLSTM, in_groups
 
-TEXT_LOSSES = ("clap", "clap_words", "multiview_0", "multiview_1", "multiview_2", "multiview_3")
+TEXT_LOSSES = ("clap", "clap_words", "distillation", "multiview_0", "multiview_1", "multiview_2", "multiview_3")
 GROUP = 100
 """Words that a CPU runs at a time: fewer or more are slower."""
 DECODER_LOSSES = ("reconstruction", "correspondence")
@@ -120,6 +120,7 @@ class IsolatedModel(nn.Module):
         if config.text:
             views = audio.view(-1, config.instances, config.dim)
             losses["clap"] = lambda: clap_views(views, made.text, _bounded(self.clap_scale))
+            losses["distillation"] = lambda: distillation(audio, made.text, labels, _bounded(self.clap_scale))
             losses["clap_words"] = lambda: clap(audio, made.text, labels, _bounded(self.clap_scale))
             for k in range(4):
                 losses[f"multiview_{k}"] = lambda k=k: multiview(audio, made.text, labels, config.margin, k)  # type: ignore[misc]

@@ -64,6 +64,19 @@ def dwd(audio: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     return (softmax + (1 - own) + other).mean()
 
 
+def distillation(audio: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
+    """Spoken words as like each other as their texts are: from the cross-modal view to the acoustic one. Ours.
+
+    audio (s, d), text (u, d), labels (s,) rows of text. For each instance, cross-entropy of the softmax of scale times
+    its cosines with the other instances, against that of their texts' cosines, through which no gradient goes.
+    """
+    own = torch.eye(len(audio), dtype=torch.bool, device=audio.device)
+    texts = text.detach()[labels]
+    wanted = (scale.detach() * texts @ texts.T).masked_fill(own, -torch.inf).softmax(1)
+    log_found = log_softmax((scale * audio @ audio.T).masked_fill(own, -torch.inf), 1).masked_fill(own, 0)
+    return -(wanted * log_found).sum(1).mean()
+
+
 def siamese(audio: Tensor, labels: Tensor, margin: float) -> Tensor:
     """Triplet loss of spoken words (Siamese-RNN: Settle and Livescu, SLT 2016; Kamper et al., ICASSP 2016).
 
