@@ -30,6 +30,8 @@ from earshot.types import EarshotError
 
 FINDERS = ("earshot", "dtw_mfcc", "pocketsphinx_kws", "pocketsphinx_text", "fixed_windows")
 SEARCHES = {"chapters": tasks.chapters, "development": tasks.development, "transfer": tasks.transfer}
+FOLDERS = ("--speech", "--work", "--results", "--corpora")
+"""Options whose values are folders of this machine."""
 ENCODERS = ("downsampled_mfcc", "word_encoder")
 
 
@@ -138,7 +140,7 @@ def current_origin(module: str = "benchmarks.run") -> store.Origin:
 def command_line(module: str) -> str:
     """The command of this run; folders of this machine are called DIR."""
     words = [module, *sys.argv[1:]]
-    plain = ["DIR" if words[k - 1] in ("--speech", "--work", "--results") else word for k, word in enumerate(words)]
+    plain = ["DIR" if words[k - 1] in FOLDERS else word for k, word in enumerate(words)]
     plain = [re.sub("=[^=]*/", "=DIR/", word) for word in plain]
     return f"python -m {shlex.join(plain)}"
 
