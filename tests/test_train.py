@@ -315,7 +315,8 @@ def test_training_starts_from_given_weights(tmp_path: Path) -> None:
     batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
     first = train(batcher, SMALL, TrainOptions(steps=1, workers=0), tmp_path / "first")
     still = TrainOptions(steps=1, workers=0, learning_rate=0.0)
-    second = train(batcher, SMALL, still, tmp_path / "second", tmp_path / "first" / "last.pt")
+    other = WordConfig(**{**{k: getattr(SMALL, k) for k in SMALL.__slots__}, "dropout": 0.3})
+    second = train(batcher, other, still, tmp_path / "second", tmp_path / "first" / "last.pt")
     for name, value in first.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], value)
     with pytest.raises(TrainingError, match="another architecture"):

@@ -92,7 +92,6 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path,
     model = model.to(device)
     if options.precision not in PRECISIONS:
         raise TrainingError(f'precision "{options.precision}" is none of: {", ".join(PRECISIONS)}')
-    precision = PRECISIONS[options.precision]
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     step = _resume(folder / "last.pt", model, optimizer, device)
     if world > 1:
@@ -106,19 +105,14 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path,
         torch.manual_seed((batcher.seed * 1_000_003 + step) * 64 + rank)
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * one_cycle(step / options.steps, options.warm_up)
-        weights = options.weights(step)
+        on_device = {k: torch.as_tensor(v).to(device) for k, v in batch.items()}
         try:
-            parts = model.losses({k: torch.as_tensor(v).to(device) for k, v in batch.items()}, weights, precision)
-        except KeyError as error:
-            raise TrainingError(
-                f'there is no loss {error} for a model of kind "{_kind(model)}" so configured'
-            ) from None
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack([weights[name] * parts[name] for name in weights]).sum().backward()  # type: ignore[no-untyped-call]
-        _average_gradients(model, world)
-        if not math.isfinite(nn.utils.clip_grad_norm_(model.parameters(), options.clip).item()):
-            raise TrainingError(_not_finite(step, parts, folder / "last.pt"))
-        optimizer.step()
+            parts = _learn(model, optimizer, on_device, options.weights(step), options, world)
+        except FloatingPointError as error:
+            good = (
+                f"{folder / 'last.pt'} is the last good state" if (folder / "last.pt").exists() else "nothing is saved"
+            )
+            raise TrainingError(f"batch {step}: {error}; {good}; try a lower learning_rate") from None
         for name, value in (*parts.items(), ("words", torch.tensor(len(batch["labels"])))):
             running[name] += value.item()
         if rank == 0 and (step % 20 == 0 or step == options.steps):
@@ -133,10 +127,30 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path,
     return model.eval()
 
 
-def _not_finite(step: int, parts: dict[str, Tensor], last: Path) -> str:
-    wrong = ", ".join(name for name, part in parts.items() if not math.isfinite(part.item()))
-    good = f"{last} is the last good state" if last.exists() else "nothing was saved yet"
-    return f"batch {step}: {wrong or 'the gradient'} is not a finite number; {good}; try a lower learning_rate"
+def _learn(
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    batch: dict[str, Tensor],
+    weights: dict[str, float],
+    options: TrainOptions,
+    world: int,
+) -> dict[str, Tensor]:
+    """One step down the gradient of the weighted losses of a batch, averaged over all processes; the losses.
+
+    FloatingPointError, and no step, where a loss or the gradient is not a finite number.
+    """
+    try:
+        parts = model.losses(batch, weights, PRECISIONS[options.precision])
+    except KeyError as error:
+        raise TrainingError(f'no loss {error} for a model of kind "{_kind(model)}" with these towers') from None
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack([weights[name] * parts[name] for name in weights]).sum().backward()  # type: ignore[no-untyped-call]
+    _average_gradients(model, world)
+    if not math.isfinite(nn.utils.clip_grad_norm_(model.parameters(), options.clip).item()):
+        wrong = ", ".join(name for name, part in parts.items() if not math.isfinite(part.item()))
+        raise FloatingPointError(f"{wrong or 'the gradient'} is not a finite number")
+    optimizer.step()
+    return parts
 
 
 def one_cycle(progress: float, warm_up: float) -> float:
@@ -188,9 +202,14 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
 def _of_config(path: Path, config: Config, device: torch.device | None = None) -> dict[str, Any]:
     """A checkpoint of this configuration. TrainingError where it is of another one."""
     state = _read(path, device or torch.device("cpu"))
-    if state["config"] != asdict(config) or MODELS[state["kind"]][0] is not type(config):
+    if MODELS[state["kind"]][0] is not type(config) or _shape(state["config"]) != _shape(asdict(config)):
         raise TrainingError(f"{path} holds another architecture ({state['config']}); train into another folder")
     return state
+
+
+def _shape(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration the weights depend on."""
+    return {key: value for key, value in config.items() if key not in ("dropout", "margin", "temperature")}
 
 
 def _fill(model: Model, weights: dict[str, Any], path: Path) -> None:
