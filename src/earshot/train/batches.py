@@ -42,6 +42,8 @@ CUT: Seconds = 0.02
 """A word counts as inside a chunk when no more than this is cut off."""
 SHORTEST: Seconds = 0.2
 """No chunk is shorter."""
+VOICES = 4
+"""Utterances that babble is made of."""
 NEAR: Seconds = 0.025
 """A half frame is at a border when its middle is no further from it."""
 
@@ -195,9 +197,9 @@ class Batcher:
         options = self.options.augmentation
         if factor != 1.0:
             samples = augment.change_speed(samples, factor)
-        other = self._speech[int(rng.integers(len(self._speech)))]
-        babble = self.corpora[other.corpus].read(self.corpora[other.corpus].utterances[other.index])
-        mel = log_mel(augment.degrade(samples, babble, rng, options))
+        others = [self._speech[int(k)] for k in rng.integers(len(self._speech), size=VOICES)]
+        babble = [self.corpora[o.corpus].read(self.corpora[o.corpus].utterances[o.index]) for o in others]
+        mel = log_mel(augment.degrade(samples, np.concatenate(babble), rng, options))
         if rng.random() < options.warp_probability:
             mel = augment.warp_mels(mel, rng.uniform(*options.warp))
         mel = normalise(mel, *self.priors)
