@@ -44,7 +44,7 @@ def change_speed(samples: Floats, factor: float) -> Floats:
 
 
 def degrade(samples: Floats, others: Floats, rng: Generator, options: Augmentation) -> Floats:
-    """Room, microphone response, noise or babble (`others`: samples of other people's speech), band limit, codec, and level."""
+    """Room, microphone, noise or babble (`others`: samples of other people's speech), band limit, codec, and level."""
     if rng.random() < options.room_probability:
         samples = _convolve(samples, _room(rng))
     if rng.random() < options.filter_probability:
