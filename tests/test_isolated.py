@@ -183,3 +183,41 @@ def test_augmented_words_differ_and_can_be_made_again() -> None:
     plain, first, again = (batcher(front, augmentation=a).batch(0) for a in (None, Augmentation(), Augmentation()))
     np.testing.assert_array_equal(first.mel, again.mel)
     assert plain.mel.shape != first.mel.shape or not np.allclose(plain.mel, first.mel)
+
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+@pytest.mark.parametrize("name", ["paper", "laptop", "mini"])
+def test_every_system_of_the_recipes_can_be_built(name: str) -> None:
+    from earshot.train.loop import TrainOptions
+    from earshot.train.word import configuration, read_recipe, with_base
+
+    path = RECIPES / "jmcl-librispeech" / f"{name}.toml"
+    systems = with_base(path)["systems"]
+    assert {"cae-rnn", "siamese-rnn", "contrastive-rnn", "a2e-dwd", "multiview-rnn", "clap", "clap-dwd"} <= set(systems)
+    for system in systems:
+        recipe = read_recipe(path, system)
+        config, options = configuration(recipe), TrainOptions(**recipe["train"])
+        assert isinstance(config, IsolatedConfig)
+        IsolatedOptions(**recipe["batch"])
+        model = IsolatedModel(replace(config, hidden=4, dim=4, phone_embedding=4, n_mels=3, stack=1))
+        batch = batcher(Front(ENERGIES, 3, 1, NONE, NONE), instances=4).batch(0)
+        tensors = {key: torch.as_tensor(getattr(batch, key)) for key in batch.__slots__}
+        assert set(model.losses(tensors, options.losses)) == set(options.losses)
+
+
+@pytest.mark.parametrize("name", ["word", "word-small", "arabic"])
+def test_recipes_of_spans_can_be_built(name: str) -> None:
+    from earshot.train.augment import Augmentation
+    from earshot.train.batches import BatchOptions
+    from earshot.train.loop import TrainOptions
+    from earshot.train.model import WordConfig, WordModel
+    from earshot.train.word import configuration, read_recipe
+
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    config = configuration(recipe)
+    assert isinstance(config, WordConfig)
+    assert isinstance(TrainOptions(**recipe["train"]), TrainOptions)
+    BatchOptions(**{**recipe["batch"], "augmentation": Augmentation(**recipe["batch"].get("augmentation", {}))})
+    WordModel(config)
