@@ -141,7 +141,7 @@ def command_line(module: str) -> str:
     """The command of this run; folders of this machine are called DIR."""
     words = [module, *sys.argv[1:]]
     plain = ["DIR" if words[k - 1] in FOLDERS else word for k, word in enumerate(words)]
-    plain = [re.sub("=[^=]*/", "=DIR/", word) for word in plain]
+    plain = [re.sub("^/.*/|(?<==)[^=]*/", "DIR/", word) for word in plain]
     return f"python -m {shlex.join(plain)}"
 
 
