@@ -1,6 +1,6 @@
 """Exported weights -> a checkpoint that training can start from: the way back of `export`.
 
-In: the folder of a word encoder, the shipped one for instance. Out: a checkpoint for `earshot.train.word --start`. The
+In: the folder of a word encoder, the shipped one for instance. Out: a checkpoint for `earshot.train.word --from`. The
 int8 rounding of its matrices stays in; the scales of the contrastive losses, which no search needs, begin anew. Knows
 nothing of data.
 

@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--start", type=Path, help="begin with the weights of this checkpoint, to train them further")
+    parser.add_argument(
+        "--from", dest="start", type=Path, help="begin with the weights of this checkpoint, to train them further"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:
