@@ -193,6 +193,13 @@ def test_an_empty_library_has_no_hits(tmp_path: Path, encoder: PlainEncoder) -> 
         assert Searcher(store, encoder).find("telescope") == []
 
 
+def test_a_lexicon_word_too_long_for_an_example_is_no_trouble(encoder: PlainEncoder) -> None:
+    from earshot.query import hypotheses
+
+    _, features = hypotheses(encoder.trim(said("telescope"))[:2], encoder)
+    assert np.isfinite(features).all()
+
+
 def test_an_example_query_accepts_lengths_around_its_own(encoder: PlainEncoder) -> None:
     frames = encoder.trim(said("telescope"))
     query, *heard = example_queries("clip", frames, encoder)

@@ -44,6 +44,8 @@ WORST = -4.0
 """The most that a half frame can cost."""
 NEVER = -20.0
 """Logarithm that stands for that of zero."""
+NO_FIT = -200.0
+"""What a word earns that is too long to be aligned with an example at all."""
 SHORTER, LONGER = 0.55, 1.8
 """A word may be this much shorter or longer than its phones usually take."""
 _EXAMPLE_SHORTER, _EXAMPLE_LONGER = 0.6, 1.6
@@ -169,7 +171,7 @@ def hypotheses(frames: NDArray[np.int8], encoder: WordEncoder) -> tuple[NDArray[
     for length in np.unique(lexicon.lengths[rows]):
         same = np.flatnonzero(lexicon.lengths[rows] == length)
         local = log_phones[:, lexicon.phones[rows[same], :length].T]
-        fit[same] = scores.align(bounded(local)).total
+        fit[same] = np.maximum(scores.align(bounded(local)).total, NO_FIT)  # more phones than half frames do not fit
     cosines = lexicon.vectors[rows] @ vector / SCALE
     usual = np.array([_expected(lexicon.ids(row), encoder) for row in rows])
     tempo = np.abs(np.log(len(frames) / usual))
