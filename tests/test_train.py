@@ -394,3 +394,15 @@ def test_a_recipe_has_systems_that_change_parts_of_it(tmp_path: Path) -> None:
     assert configuration(read_recipe(path, "big")).hidden == 60
     with pytest.raises(TrainingError, match='has no system "bug"; it has: cae, big'):
         read_recipe(path, "bug")
+
+
+def test_weights_that_could_not_be_fitted_leave_the_card_as_it_was(tmp_path: Path) -> None:
+    from earshot.train.calibrate import write
+
+    card = tmp_path / "word.toml"
+    card.write_text("[calibration]\ntyped = [1.0, 2.0]\nspoken = [3.0]\n")
+    with pytest.raises(CorpusError, match="'spoken' could not be fitted"):
+        write(card, {"typed": np.array([5.0, 6.0]), "spoken": np.array([np.nan])})
+    assert "typed = [1.0, 2.0]" in card.read_text()
+    write(card, {"typed": np.array([5.0, 6.0])})
+    assert "typed = [5.0000, 6.0000]" in card.read_text()

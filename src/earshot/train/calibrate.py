@@ -276,6 +276,10 @@ def write(card: Path, fitted: dict[str, Floats]) -> None:
     """Put the fitted weights into the card."""
     text = card.read_text()
     for name, weights in fitted.items():
+        if not np.isfinite(weights).all():
+            raise CorpusError(
+                f"{card}: '{name}' could not be fitted; is there enough held-out speech? The card is as it was"
+            )
         values = ", ".join(f"{w:.4f}" for w in weights)
         text, found = re.subn(rf"(?m)^{name} = \[.*\]$", f"{name} = [{values}]", text)
         if not found:
