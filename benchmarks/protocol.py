@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks import store
 from benchmarks.conditions import Condition
+from benchmarks.contenders.fixed_windows import HOP, WINDOWS
 from benchmarks.contenders.word_encoder import load
 from benchmarks.contract import DETECTIONS_PER_QUERY, SAMPLE_RATE, Audio
 from benchmarks.peaks import peaks
@@ -39,8 +40,6 @@ from earshot.train.transcripts import words_of
 from earshot.train.word import read_recipe, training_part
 from earshot.types import EarshotError, Seconds
 
-WINDOWS: tuple[Seconds, ...] = (0.2, 0.3, 0.4, 0.6)
-HOP: Seconds = 0.15
 SHORTEST, LONGEST = 0.5, 2.0
 LETTERS = 3
 SEED = 1

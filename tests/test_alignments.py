@@ -105,6 +105,10 @@ def test_a_folder_without_transcripts_is_refused(tmp_path: Path) -> None:
         list(read_transcripts(tmp_path))
     with pytest.raises(CorpusError, match="no such folder"):
         list(read_transcripts(tmp_path / "none"))
+    (tmp_path / "a.wav").write_bytes(b"")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(CorpusError, match=r"a.txt: not a text in UTF-8"):
+        list(read_transcripts(tmp_path))
     (tmp_path / "manifest.jsonl").write_text('{"id": "a", "audio": "a.wav"}\n')
     with pytest.raises(CorpusError, match=r"manifest.jsonl, line 1: not an utterance \(KeyError\('speaker'\)\)"):
         list(read_transcripts(tmp_path))

@@ -392,6 +392,8 @@ def test_a_recipe_has_systems_that_change_parts_of_it(tmp_path: Path) -> None:
     assert (configuration(cae).text, configuration(cae).decoder) == (False, True)
     assert cae["train"] == {"steps": 9, "losses": {"correspondence": 1.0}}
     assert configuration(read_recipe(path, "big")).hidden == 60
+    with pytest.raises(TrainingError, match='features "mfcc" are neither "energies" nor "log_mel"'):
+        configuration({**plain, "model": {"features": "mfcc"}})
     with pytest.raises(TrainingError, match='has no system "bug"; it has: cae, big'):
         read_recipe(path, "bug")
 

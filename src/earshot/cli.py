@@ -132,7 +132,7 @@ def index(paths: tuple[str, ...], library: Library) -> int:
     type=click.FloatRange(0, 1),
     default=0.1,
     show_default=True,
-    help="Only hits with at least this probability; 0.1 means up to 5 false alarms an hour.",
+    help="Only hits with at least this probability; at 0.1 a query has about 5 false alarms an hour.",
 )
 @click.option("--in", "within", metavar="GLOB", help="Only recordings whose path ends like this; or a folder.")
 @output.format_options

@@ -19,7 +19,6 @@ from earshot.features import Floats, log_mel, mel_energies, normalise
 from earshot.types import EncoderError
 
 ENERGIES, LOG_MEL = "energies", "log_mel"
-FRONTS = (ENERGIES, LOG_MEL)
 
 
 @dataclass(frozen=True, slots=True)

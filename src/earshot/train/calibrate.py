@@ -128,7 +128,7 @@ def spoken_sought(encoder: WordEncoder, held: Held, rng: np.random.Generator) ->
 
 
 def spoken_outcome_sought(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> list[Sought]:
-    """Spoken words and phrases, said elsewhere and not: half of the words and a third of the phrases are said once."""
+    """Spoken words and phrases, half of them said once, so nowhere else."""
     sought = []
     for n in (1, 2, 3):
         said: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)

@@ -109,9 +109,8 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path,
         try:
             parts = _learn(model, optimizer, on_device, options.weights(step), options, world)
         except FloatingPointError as error:
-            good = (
-                f"{folder / 'last.pt'} is the last good state" if (folder / "last.pt").exists() else "nothing is saved"
-            )
+            last = folder / "last.pt"
+            good = f"{last} is the last good state" if last.exists() else "nothing is saved"
             raise TrainingError(f"batch {step}: {error}; {good}; try a lower learning_rate") from None
         for name, value in (*parts.items(), ("words", torch.tensor(len(batch["labels"])))):
             running[name] += value.item()

@@ -79,7 +79,7 @@ def _manifest(source: Path) -> Iterator[Transcript]:
 def _librispeech(path: Path) -> Iterator[Transcript]:
     speaker, subset = path.parent.parent.name, path.parent.parent.parent.name
     split = next((split for split in SPLITS if subset.startswith(split)), "train")
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _read(path).splitlines():
         name, _, text = line.partition(" ")
         if name:
             yield Transcript(name, _audio(path.parent / name), speaker, split, text)
@@ -90,7 +90,14 @@ def _pairs(source: Path) -> Iterator[Transcript]:
         beside = next((path.with_suffix(end) for end in TEXTS if path.with_suffix(end).is_file()), None)
         if beside is not None:
             name = path.relative_to(source).with_suffix("").as_posix()
-            yield Transcript(name, path, path.parent.name, "train", beside.read_text(encoding="utf-8").strip())
+            yield Transcript(name, path, path.parent.name, "train", _read(beside).strip())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path}: not a text in UTF-8 ({type(error).__name__})") from error
 
 
 def _audio(stem: Path) -> Path:

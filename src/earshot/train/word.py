@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from earshot.encoders.isolated import LOG_MEL, Front
+from earshot.encoders.isolated import ENERGIES, LOG_MEL, Front
 from earshot.features import N_MELS, Floats, log_mel
 from earshot.pronounce import PHONES
 from earshot.train.augment import Augmentation
@@ -100,7 +100,9 @@ def configuration(recipe: dict[str, Any]) -> Config:
     model = recipe.get("model", {})
     if recipe.get("kind", "spans") == "spans":
         return WordConfig(**model)
-    if model.get("features") == LOG_MEL:
+    if (features := model.get("features", ENERGIES)) not in (ENERGIES, LOG_MEL):
+        raise TrainingError(f'features "{features}" are neither "{ENERGIES}" nor "{LOG_MEL}"')
+    if features == LOG_MEL:
         model = {**model, "n_mels": N_MELS}
     train = recipe["train"]
     losses = {*train.get("losses", {}), *train.get("pretrain_losses", {})}
