@@ -39,8 +39,9 @@ OUTSIDE = -1e4
 """What a half frame beyond the end of a stretch costs."""
 MARGIN_FEATURE = 5
 """Which of the features tells what other words say of a place; -FAR where they were not asked."""
-SAME = 0.93
-"""Cosines beyond it are of one recording and another copy of it, or of itself."""
+SAME = 0.96
+"""Cosines beyond it are of an example and a copy of it. Of 250 words of the held-out speakers 99 % of those that come
+with what is around them have .986 or more where they come from; none has more than .94 where something else is said."""
 FAR, NEAR = 20.0, 8.0
 """Bounds of what rivals can say against a place and for it: where none is like what is sought, that says little."""
 CHUNK_BYTES = 2 << 30
