@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
         rows = [json.loads(line) for line in (folder / "protocol.jsonl").read_text().splitlines()]
         (folder / "protocol.md").write_text(protocol_page(rows), encoding="utf-8")
         click.echo((folder / "protocol.md").read_text(encoding="utf-8"))
-    if len(tasks) > 1:
+    if any("-" in name for name in tasks):
         (folder / "conditions.md").write_text(conditions_page(folder, tasks), encoding="utf-8")
         click.echo((folder / "conditions.md").read_text(encoding="utf-8"))
     if not tasks and not any((folder / name).exists() for name in ("words.jsonl", "protocol.jsonl")):
@@ -97,7 +97,9 @@ def conditions_page(folder: Path, tasks: list[str]) -> str:
     ]
     lines += ["| task | condition | contender | typed | | spoken | |", "|---" * 7 + "|"]
     clean: dict[tuple[str, str, str], float] = {}
-    for name in sorted(tasks, key=lambda name: ("-" in name, name)):
+    disturbed = {name.partition("-")[0] for name in tasks if "-" in name}
+    chosen = [name for name in tasks if name.partition("-")[0] in disturbed]
+    for name in sorted(chosen, key=lambda name: ("-" in name, name)):
         task, _, condition = name.partition("-")
         trials, cells = store.load_trials(folder / name), {}
         for run in store.load_runs(folder / name):
