@@ -133,11 +133,11 @@ def _band_limit(samples: Floats, rng: Generator) -> Floats:
 def _noise(n: int, others: Floats, rng: Generator) -> Floats:
     """White, pink or brown noise, hum and chords, or babble made of `others`."""
     kind = rng.random()
-    if kind < 0.4 and len(others) > n:
+    if kind < 0.5 and len(others) > n:
         voices = [np.roll(others, -int(rng.integers(len(others))))[:n] for _ in range(int(rng.integers(1, 6)))]
         babble: Floats = np.sum(voices, axis=0, dtype=np.float32)
         return babble
-    if kind < 0.55:
+    if kind < 0.62:
         return _chords(n, rng)
     size = _fft_size(n)
     spectrum = np.fft.rfft(rng.standard_normal(size, np.float32))
