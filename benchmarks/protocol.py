@@ -158,13 +158,20 @@ def score(label: str, encoder: Encoder, test: Test, windows: bool) -> dict[str, 
     spoken = encoder.embed_speech([test.cut(word) for word in test.words])
     row["embedding words/s"] = round(len(test.words) / (time.process_time() - began), 1)
     texts = _typed(encoder, sorted({word.label for word in test.words}))
-    row["words"] = {
-        **{part: discrimination(test, spoken, texts, part, any_length=False) for part in ("IV", "OOV", "all")},
-        "any length": discrimination(test, spoken, texts, "all", any_length=True),
-    }
+    row["words"] = _parts(test, spoken, texts)
+    if isinstance(encoder, WordEncoder):
+        row["with lexicon"] = _parts(test, encoder.with_lexicon(spoken), {})
     if windows:
         row["windows"] = detection(encoder, test, spoken, texts)
     return row
+
+
+def _parts(test: Test, spoken: Floats, texts: dict[str, Floats]) -> dict[str, Any]:
+    """Word discrimination of each part of the words."""
+    return {
+        **{part: discrimination(test, spoken, texts, part, any_length=False) for part in ("IV", "OOV", "all")},
+        "any length": discrimination(test, spoken, texts, "all", any_length=True),
+    }
 
 
 def discrimination(

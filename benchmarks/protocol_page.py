@@ -18,8 +18,9 @@ training text, OOV: not. AP depends on how many pairs there are and how many are
 query, KWS: typed query, against fixed windows (hop 0.15 s) of running speech; EER of each window length; MTWV and MAP
 (mean average precision over queries) over all of them. A trial is positive where the window's middle lies within the
 word, negative where the window does not touch it. "pooled": the same windows pooled from one run over the utterance
-instead of cut out. In brackets the lowest and highest of several seeds. Speeds: processor time of one core that other
-work shared; compare ratios.
+instead of cut out; "with lexicon": spoken words drawn to the English words that they may be
+(`WordEncoder.with_lexicon`). In brackets the lowest and highest of several seeds. Speeds: processor time of one core
+that other work shared; compare ratios.
 """
 PARTS = ("IV", "OOV")
 
@@ -67,11 +68,16 @@ def _discrimination(test: str, systems: dict[str, list[Row]]) -> Iterator[str]:
         card = rows[0]["card"]
         cells = [f"{card['parameters'] / 1e6:.1f} M" if card else "-", str(card.get("spans_per_second", "-"))]
         cells.append(f"{sum(row['embedding words/s'] for row in rows) / len(rows):.0f}")
-        for kind in kinds:
-            for part in (*PARTS, "any length"):
-                cells.append(_mean([((row["words"][part] or {}).get(kind) or {}).get("ap") for row in rows]))
-        yield f"| {name} | {' | '.join(cells)} |"
+        for key, label, of in (("words", name, cells), ("with lexicon", f"{name}, with lexicon", ["-"] * len(cells))):
+            if key in rows[0]:
+                aps = [_ap([row[key] for row in rows], kind, part) for kind in kinds for part in (*PARTS, "any length")]
+                yield f"| {label} | {' | '.join([*of, *aps])} |"
     yield ""
+
+
+def _ap(found: Sequence[dict[str, Any]], kind: str, part: str) -> str:
+    """Mean AP of one kind over the seeds; a dash where a part has no pairs."""
+    return _mean([((one[part] or {}).get(kind) or {}).get("ap") for one in found])
 
 
 def _counts(found: dict[str, Any]) -> str:
@@ -127,8 +133,10 @@ def _conditions(test: str, rows: Sequence[Row]) -> Iterator[str]:
     yield "|---" * (2 + len(kinds)) + "|"
     for name, of in several.items():
         for row in of:
-            cells = [_mean([((row["words"]["all"] or {}).get(kind) or {}).get("ap")]) for kind in kinds]
-            yield f"| {name} | {row['condition']} | {' | '.join(cells)} |"
+            for key, label in (("words", name), ("with lexicon", f"{name}, with lexicon")):
+                if key in row:
+                    cells = [_ap([row[key]], kind, "all") for kind in kinds]
+                    yield f"| {label} | {row['condition']} | {' | '.join(cells)} |"
     yield ""
 
 

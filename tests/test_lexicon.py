@@ -70,6 +70,17 @@ def test_nearest_weighs_cosine_and_prior(lexicon: Lexicon) -> None:
     assert lexicon.nearest(vector, 1, 1.0, 1).tolist() == [3]
 
 
+def test_a_spoken_word_is_expected_to_be_what_it_sounds_like_or_is_common(lexicon: Lexicon) -> None:
+    vectors = np.array([[0, 1, 0, 0, 0], [0, 0.6, 0.6, 0, 0.5], [0.01, 0.01, 0.01, 0.01, 0.01]], np.float32)
+    sure, either, common = lexicon.expected(vectors)
+    np.testing.assert_allclose(sure, [0, 1, 0, 0, 0], atol=1e-6)
+    # of two that sound alike the one that is e times as common counts e ** EXPECTED_PRIOR times as much
+    np.testing.assert_allclose(either[1] / either[2], np.exp(0.5), rtol=1e-4)
+    np.testing.assert_allclose(either[4] / either[2], np.exp(-40 * 0.1), rtol=1e-2)
+    assert common.argmax() == 3
+    assert lexicon.expected(np.zeros((0, 5), np.float32)).shape == (0, 5)
+
+
 def test_costs_are_nothing_for_the_same_and_more_for_the_unlike() -> None:
     costs = phone_costs(np.array([[1, 0], [1, 0.1], [-1, 0], [9, 9]], np.float32), 3)
     np.testing.assert_allclose(np.diag(costs), 0, atol=1e-6)

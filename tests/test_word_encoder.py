@@ -42,6 +42,16 @@ def test_embeddings_are_unit_vectors_of_one_space(encoder: WordEncoder) -> None:
     assert encoder.embed_speech([]).shape == (0, encoder.dim)
 
 
+def test_the_lexicon_draws_a_vector_to_the_words_that_it_may_be(encoder: WordEncoder) -> None:
+    text = encoder.embed_text(["telescope", "microscope"])
+    noisy = text + 0.05 * np.random.default_rng(0).standard_normal(text.shape).astype(np.float32)
+    noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
+    drawn = encoder.with_lexicon(noisy)
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, atol=1e-4)
+    assert ((drawn * text).sum(axis=1) > (noisy * text).sum(axis=1)).all()
+    assert encoder.with_lexicon(noisy[:0]).shape == (0, encoder.dim)
+
+
 def test_homophones_are_one_and_unlike_words_are_not(encoder: WordEncoder) -> None:
     night, knight, telescope = encoder.embed_text(["night", "knight", "telescope"])
     assert night @ knight > 0.999

@@ -31,6 +31,10 @@ FIRST_TRIED = 2_000
 """Words whose edit distance is worked out at first: those that could be nearest by the phones they hold."""
 SHORTEST_RIVAL = 0.75
 """Phones that a word must have to be a rival, as a share of the query's."""
+MEANT = 60
+"""Words that a spoken word may be, at most."""
+EXPECTED_SCALE, EXPECTED_PRIOR = 40.0, 0.5
+"""Nats of a cosine, and of a log prior, in the chance that a spoken word is one of the lexicon."""
 MISMATCH = 7.0
 """Nats by which a word is less likely to be mistaken for another for each unit of cost between them."""
 
@@ -101,6 +105,19 @@ class Lexicon:
     def nearest(self, vector: Floats, scale: float, prior: float, most: int) -> Ints:
         """Rows whose `scale` * cosine with the vector + `prior` * log prior are greatest, best first."""
         return _greatest(self.vectors @ (scale / SCALE * vector) + prior * self.log_prior, most)
+
+    def expected(self, vectors: Floats) -> Floats:
+        """(n, dim): the mean vector of the words that each of some spoken words, unit vectors (n, dim), may be.
+
+        Words weigh what EXPECTED_SCALE * cosine + EXPECTED_PRIOR * log prior makes of them, the MEANT likeliest alone.
+        """
+        out = np.zeros_like(vectors)
+        for k, vector in enumerate(vectors):
+            evidence = self.vectors @ (EXPECTED_SCALE / SCALE * vector) + EXPECTED_PRIOR * self.log_prior
+            rows = _greatest(evidence, MEANT)
+            weights = np.exp(evidence[rows] - evidence[rows].max(initial=-np.inf))
+            out[k] = weights @ self.vectors[rows] / (SCALE * weights.sum())
+        return out
 
     def _rows(self, ids: Sequence[int]) -> Ints:
         """The row of a pronunciation, if there is one."""

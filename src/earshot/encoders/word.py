@@ -156,6 +156,15 @@ class WordEncoder(Towers):
             out[k] = self.pool(self.trim(frames))
         return out
 
+    def with_lexicon(self, vectors: Floats) -> Floats:
+        """Embeddings (n, dim) of spoken English words drawn to those of the words that they may be; unit norm.
+
+        What a speaker or a room adds to a vector goes, and so may what tells a word that is not in the lexicon.
+        """
+        together = vectors + self.lexicon.expected(vectors)
+        drawn: Floats = (together / np.linalg.norm(together, axis=1, keepdims=True)).astype(np.float32)
+        return drawn
+
     def trim(self, frames: Frames) -> Frames:
         """Without the silent frames at both ends; everything where all is silent."""
         sounds = self.phone_log_probabilities(frames).argmax(axis=1) != SILENCE
