@@ -255,7 +255,7 @@ def test_a_copy_of_an_example_is_it_whatever_word_it_may_be(searcher: Searcher, 
 
     (haystack,) = searcher._haystacks(None)
     sound, *_ = example_queries("clip", encoder.trim(said("telescope")), encoder)
-    wrong = replace(typed_query("umbrella", encoder)[0], chance=0.98)
+    wrong = replace(typed_query("umbrella", encoder)[0], spoken=False, chance=0.98)
     kinds = {"copies count": 60.0, "copies do not": 0.0}
     best = {}
     for kind, weight in kinds.items():

@@ -73,8 +73,7 @@ class Query:
 
     vector (dim,): its embedding; states (m, N_CLASSES): the distribution over phones at each step of it;
     expected: frames it usually takes; lengths: those of the encoder's grid that a match may have; words: what else may
-    be said where it seems to be; sound (dim,): the embedding of an example, which `vector` is drawn from towards the
-    words that it may be; None of what is written; chance: that this is what is sought.
+    be said where it seems to be; spoken: whether it is the sound of an example; chance: that this is what is sought.
     """
 
     label: str
@@ -83,13 +82,8 @@ class Query:
     expected: float
     lengths: tuple[int, ...]
     words: Words
-    sound: Floats | None = None
+    spoken: bool = False
     chance: float = 1.0
-
-    @property
-    def spoken(self) -> bool:
-        """Whether it is the sound of an example."""
-        return self.sound is not None
 
 
 def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
@@ -153,17 +147,15 @@ def example_queries(label: str, frames: NDArray[np.int8], encoder: WordEncoder) 
     rows, features = hypotheses(frames, encoder)
     evidence = np.append(features @ encoder.heard_calibration[:-1], encoder.heard_calibration[-1])
     chances = np.exp(evidence - np.logaddexp.reduce(evidence)).astype(np.float32)
-    sound = encoder.pool(frames)
-    drawn = sound + chances[:-1] @ np.divide(encoder.lexicon.vectors[rows], SCALE, dtype=np.float32)
-    vector = drawn / np.linalg.norm(drawn)
+    vector = encoder.pool(frames)
     lengths = grid_lengths(len(frames), _EXAMPLE_SHORTER, _EXAMPLE_LONGER)
     own = _Own(vector, lengths, encoder.lexicon.unknown, float(chances[-1]))
     states = np.exp(encoder.phone_log_probabilities(frames))
     words = _words(rows, chances[:-1], encoder, own)
-    whole = Query(label, vector, states, float(len(frames)), lengths, words, sound=sound)
+    sound = Query(label, vector, states, float(len(frames)), lengths, words, spoken=True)
     best = [k for k in np.argsort(-chances[:-1])[:HEARD] if chances[k] >= UNLIKELY]
     ids = encoder.lexicon.ids
-    return [whole, *(phone_query(label, ids(rows[k]), encoder, chance=float(chances[k])) for k in best)]
+    return [sound, *(phone_query(label, ids(rows[k]), encoder, chance=float(chances[k])) for k in best)]
 
 
 def hypotheses(frames: NDArray[np.int8], encoder: WordEncoder) -> tuple[NDArray[np.int64], Floats]:

@@ -195,7 +195,6 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
     together = chances[kept]
     if ways[0].spoken:
         number = np.repeat(np.arange(len(ways)), [len(c.starts) for c in found])
-        copied = np.concatenate([c.features[:, -1] > 0 for c in found]) & (number == 0)
         shares = np.ones(len(ways), np.float32)
         shares[0] -= sum(way.chance for way in ways[1:])
         for n, k in enumerate(kept):
@@ -203,7 +202,7 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
             here = (stretch == stretch[k]) & (shared >= scores.OVERLAP * np.minimum(ends - starts, ends[k] - starts[k]))
             best = np.zeros(len(ways), np.float32)
             np.maximum.at(best, number[here], chances[here])
-            copies = here & copied
+            copies = here & (number == 0) & (cosines > SAME)
             together[n] = max(float(best @ shares), float(chances[copies].max(initial=0)))
     told = scores.logistic(outcome_features(together, ways[0]), encoder.outcome(ways[0].spoken))
     return Places(starts[kept], ends[kept], cosines[kept], told)
@@ -253,8 +252,7 @@ def measure(haystack: Haystack, spans: scores.Spans, query: Query, encoder: Word
     ]
     long = size(query)
     features += [features[0] * long, features[2] * long, np.full(len(starts), long)]
-    exact = cosine if query.sound is None else scores.span_cosines(windows, encoder.projection, query.sound, tried)
-    features.append(np.maximum(0, (exact - SAME) / (1 - SAME)))
+    features.append(np.maximum(0, (cosine - SAME) / (1 - SAME)))
     measured = np.stack(features, axis=1).astype(np.float32)
     near = _likeliest(scores.logistic(measured, encoder.calibration(query.spoken)))
     measured[:, MARGIN_FEATURE] = -FAR
