@@ -5,7 +5,7 @@
 #
 # Run it from the root of the repository. SPEECH holds one folder a corpus (benchmarks/README.md says in which layout);
 # WORK takes prepared speech, synthetic speech and checkpoints; OUT takes the weights (WORK/weights/NAME unless told;
-# src/earshot/encoders/weights to ship them). Every step goes on where a stopped run left off. Needs:
+# src/earshot/encoders/weights to ship them); PROCESSES is that of GPUs, where there are such, else 2. Every step goes on where a stopped run left off. Needs:
 # pip install -e '.[train,bench]', and the Debian packages that recipes/synthesise.py names. The full recipe takes two
 # processor cores about two hours (preparing the speech 25 minutes of it), the small one three quarters of an hour.
 set -eu
@@ -24,17 +24,15 @@ for corpus in $corpora; do
     *) python -m earshot.train.corpus "$speech/$corpus" "$work/corpora/$corpus" ;;
     esac
 done
-torchrun --nproc-per-node 2 -m earshot.train.word "$recipe" --corpora "$work/corpora" --out "$work/runs/$name"
-python -m earshot.train.export "$work/runs/$name/last.pt" --priors "$work/corpora/priors.npz" \
-    --card "recipes/$name-card.toml" --out "$out"
+torchrun --standalone --nproc-per-node "${PROCESSES:-2}" -m earshot.train.word "$recipe" --corpora "$work/corpora" --out "$work/runs/$name"
+python -m earshot.train.export "$work/runs/$name/last.pt" --card "recipes/$name-card.toml" --out "$out"
 python -m earshot.train.calibrate "$recipe" --corpora "$work/corpora" --weights "$out"
 python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --results "$work/results" \
     --contender "earshot=$out" --contender "word_encoder=$out" --contender downsampled_mfcc
 for checkpoint in "$work/runs/$name"/step-*.pt; do # the learning curve, where the recipe keeps weights for one
     step=$(basename "$checkpoint" .pt)
     test -e "$checkpoint" && test "$step" != "step-$steps" || continue
-    python -m earshot.train.export "$checkpoint" --priors "$work/corpora/priors.npz" --card "recipes/$name-card.toml" \
-        --out "$work/weights/$name-$step"
+    python -m earshot.train.export "$checkpoint" --card "recipes/$name-card.toml" --out "$work/weights/$name-$step"
     python -m benchmarks.run --speech "$speech" --work "$work/benchmarks" --results "$work/results" --task words \
         --contender "word_encoder=$work/weights/$name-$step"
 done

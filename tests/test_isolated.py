@@ -162,6 +162,14 @@ def test_stored_features_are_those_made_anew(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
     for one in (*stored, made):
         np.testing.assert_allclose(one.batch(3).mel, anew.batch(3).mel, atol=0.01)
+    speech = corpus()
+    later = [
+        replace(u, words=tuple(replace(w, start=w.start + 0.1, end=w.end + 0.1) for w in u.words))
+        for u in speech.utterances
+    ]
+    moved = IsolatedBatcher([replace(speech, utterances=tuple(later))], front, options, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert not np.allclose(moved.batch(3).mel, made.batch(3).mel, atol=0.1)
 
 
 def test_a_word_without_a_pronunciation_is_left_out_and_named() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from earshot.train.batches import Batch, Batcher, BatchOptions, half_borders, ha
 from earshot.train.corpus import read_corpus  # noqa: E402
 from earshot.train.loop import TrainingError, TrainOptions, train  # noqa: E402
 from earshot.train.model import TextTower, WordConfig, WordModel  # noqa: E402
+from earshot.train.priors import Priors  # noqa: E402
 from earshot.train.transcripts import CorpusError, words_of  # noqa: E402
 
 SMALL = WordConfig(front=16, hidden=12, layers=2, frame_dim=8, dim=8, phone_embedding=6, text_hidden=7, dropout=0.0)
@@ -71,7 +74,7 @@ def test_exported_towers_do_what_the_trained_ones_do(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(None, {"phones": phones, "lengths": n_phones})[0], expected, atol=1e-5)
 
 
-PRIORS = (np.zeros(N_MELS, np.float32), np.ones(N_MELS, np.float32))
+PRIORS = Priors(np.zeros(N_MELS, np.float32), np.ones(N_MELS, np.float32), np.full(39, 0.08, np.float32))
 
 
 def test_a_batch_is_the_same_each_time_and_another_at_each_step() -> None:
@@ -172,8 +175,7 @@ def test_an_exported_encoder_is_one_that_can_be_loaded(tmp_path: Path, monkeypat
     words = [(4, 5, 6), (7, 8), (9,)]
     monkeypatch.setattr(export, "word_priors", lambda: (words, np.array([-9.0, -8.0, -7.0], np.float32)))
     torch.manual_seed(2)
-    priors = {"mean": PRIORS[0], "std": PRIORS[1], "phone_seconds": np.full(39, 0.08, np.float32)}
-    export.export(WordModel(SMALL), priors, 'name = "word"', tmp_path)
+    export.export(WordModel(SMALL), PRIORS, 'name = "word"', tmp_path)
     encoder = load(str(tmp_path))
     frames = encoder.frames([np.random.default_rng(0).standard_normal((40, N_MELS)).astype(np.float32)])[0]
     assert frames.shape == (10, encoder.stored_dim)
@@ -191,9 +193,9 @@ def test_exported_weights_can_be_trained_further(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(export, "word_priors", lambda: ([(4, 5, 6)], np.array([-9.0], np.float32)))
     torch.manual_seed(2)
     model = WordModel(SMALL).eval()
-    priors = {"mean": PRIORS[0], "std": PRIORS[1], "phone_seconds": np.full(39, 0.08, np.float32)}
-    export.export(model, priors, 'name = "word"', tmp_path)
-    restored = restore(tmp_path)
+    export.export(model, PRIORS, 'name = "word"', tmp_path)
+    restored, priors, _ = restore(tmp_path)
+    assert priors is not None and all((a == b).all() for a, b in zip(priors, PRIORS, strict=True))
     assert restored.config == WordConfig(**{**{k: getattr(SMALL, k) for k in SMALL.__slots__}, "dropout": 0.1})
     for name, value in model.state_dict().items():
         if not name.endswith("scale"):
@@ -220,18 +222,59 @@ def test_half_phones_are_those_said_at_the_middle_of_a_half_frame() -> None:
 
 
 def test_training_resumed_is_training_never_stopped(tmp_path: Path) -> None:
+    """With dropout, batches made by a worker, and stops that fall between two lines of the log."""
+    config = WordConfig(**{**{k: getattr(SMALL, k) for k in SMALL.__slots__}, "dropout": 0.3})
+
     def run(folder: Path, stops: tuple[int, ...]) -> dict[str, torch.Tensor]:
         for steps in stops:
             batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS, seed=1)
-            options = TrainOptions(steps=4, save_every=1, workers=0, stop_after=steps)
-            model = train(batcher, SMALL, options, folder)
+            options = TrainOptions(steps=25, save_every=50, workers=1, stop_after=steps, precision="bfloat16")
+            model = train(batcher, config, options, folder)
         return model.state_dict()
 
-    whole, parts = run(tmp_path / "whole", (4,)), run(tmp_path / "parts", (2, 4))
+    whole, parts = run(tmp_path / "whole", (25,)), run(tmp_path / "parts", (13, 25))
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=0)
-    lines = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
-    assert lines[-1]["step"] == 4
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    one, two = ([json.loads(line) for line in log] for log in logs)
+    assert [line["step"] for line in one] == [20, 25]
+    assert [line["step"] for line in two] == [13, 20, 25]
+    assert 20 * one[0]["clap"] == pytest.approx(13 * two[0]["clap"] + 7 * two[1]["clap"], abs=0.01)
+
+
+def test_what_a_killed_run_logged_after_its_checkpoint_is_not_logged_twice(tmp_path: Path) -> None:
+    batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
+    train(batcher, SMALL, TrainOptions(steps=3, workers=0, stop_after=2), tmp_path)
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"step": 3, "seconds": 1.0}\n')
+    train(batcher, SMALL, TrainOptions(steps=3, workers=0), tmp_path)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 3]
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """Gloo, on the CPU: both end with the same weights, which are not those of one process alone."""
+    script = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_train import PRIORS, SMALL, Batcher, BatchOptions, TrainOptions, corpus, train
+import os
+folder = Path(sys.argv[2])
+batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
+model = train(batcher, SMALL, TrainOptions(steps=3, workers=0), folder)
+torch.save(model.state_dict(), folder / f"end-{os.environ.get('RANK', 'alone')}.pt")
+"""
+    (tmp_path / "run.py").write_text(script)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for folder, command in (("two", launch), ("one", [sys.executable])):
+        (tmp_path / folder).mkdir()
+        words = [*command, str(tmp_path / "run.py"), str(Path(__file__).parent), str(tmp_path / folder)]
+        subprocess.run(words, check=True, capture_output=True)
+    first, second = (torch.load(tmp_path / "two" / f"end-{rank}.pt") for rank in (0, 1))
+    alone = torch.load(tmp_path / "one" / "end-alone.pt")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.allclose(first[name], alone[name]) for name in first)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -245,12 +288,14 @@ def test_a_checkpoint_of_another_architecture_is_refused_in_one_line(tmp_path: P
 
 
 def test_weights_are_kept_for_a_learning_curve(tmp_path: Path) -> None:
-    from earshot.train.loop import load
+    from earshot.train.loop import checkpoint
 
     batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
     train(batcher, SMALL, TrainOptions(steps=5, workers=0, keep_every=2), tmp_path)
     assert sorted(path.name for path in tmp_path.glob("step-*.pt")) == ["step-2.pt", "step-4.pt"]
-    assert isinstance(load(tmp_path / "step-4.pt"), WordModel)
+    kept = checkpoint(tmp_path / "step-4.pt")
+    assert isinstance(kept.model, WordModel)
+    assert kept.step == 4 and kept.priors is not None and (kept.priors.std == PRIORS.std).all()
 
 
 def test_words_of_a_transcript() -> None:
@@ -292,6 +337,61 @@ def test_words_known_by_sound_alone_have_labels_beyond_the_texts() -> None:
     assert not torch.isclose(model.losses(fewer, ["dwd"])["dwd"], losses["dwd"])
 
 
+def test_a_word_whose_phones_are_not_told_is_never_drawn() -> None:
+    """As Montreal Forced Aligner's "spn" leaves it: a word time with no phone in it."""
+    from dataclasses import replace
+
+    told = corpus().utterances
+    untold = replace(corpus(), utterances=tuple(replace(u, phones=u.phones[:4] + u.phones[6:]) for u in told))
+    batch = Batcher([untold], BatchOptions(chunks=6, phone_runs=0), PRIORS).batch(0)
+    assert batch.text_lengths.min() > 2
+    silent = replace(corpus(), utterances=tuple(replace(u, phones=()) for u in told))
+    with pytest.raises(CorpusError, match="no training utterance has times of its words and phones"):
+        Batcher([silent], BatchOptions(), PRIORS)
+
+
+def test_babble_is_of_other_people() -> None:
+    from earshot.train.batches import VOICES, other_speech
+
+    speech = corpus()
+    first = speech.utterances[0]
+    assert (
+        len(other_speech([(speech, k) for k in range(len(speech.utterances))], first.speaker)) == VOICES * first.length
+    )
+    assert len(other_speech([(speech, 0)], first.speaker)) == 0
+
+
+def test_weights_are_trained_further_on_their_own_priors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from earshot.train import word
+    from earshot.train.loop import checkpoint
+
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "[model]\nfront = 16\nhidden = 12\nframe_dim = 8\ndim = 8\n[batch]\nchunks = 4\nchunk = 1.0\n"
+        "[train]\nsteps = 1\nworkers = 0\n[corpora]\nnoise = 1.0\n"
+    )
+    monkeypatch.setattr(word, "read_corpus", lambda path: corpus())
+
+    def run(out: str, *more: str) -> Priors:
+        command = ["word", str(recipe), "--corpora", str(tmp_path), "--out", str(tmp_path / out), *more]
+        monkeypatch.setattr(sys, "argv", command)
+        word.main()
+        priors = checkpoint(tmp_path / out / "last.pt").priors
+        assert priors is not None
+        return priors
+
+    first = run("first")
+    monkeypatch.setattr(word, "read_corpus", lambda path: corpus(1))
+    for cached in tmp_path.glob("priors-*.npz"):
+        cached.unlink()
+    other, further = run("other"), run("further", "--from", str(tmp_path / "first" / "last.pt"))
+    assert not np.array_equal(other.mean, first.mean)
+    np.testing.assert_array_equal(further.mean, first.mean)
+    recipe.write_text(recipe.read_text() + "[batch.augmentation]\nspeeed = 1\n")
+    with pytest.raises(SystemExit, match="option that is not known"):
+        run("further")
+
+
 def test_rivals_are_texts_one_phone_away_that_nobody_says() -> None:
     from earshot.train.batches import ALIKE, PHONE_ID, rival
 
@@ -312,11 +412,11 @@ def test_rivals_are_texts_one_phone_away_that_nobody_says() -> None:
 
 
 def test_training_starts_from_given_weights(tmp_path: Path) -> None:
-    batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
+    batcher, another = (Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS, seed=k) for k in (0, 1))
     first = train(batcher, SMALL, TrainOptions(steps=1, workers=0), tmp_path / "first")
     still = TrainOptions(steps=1, workers=0, learning_rate=0.0)
     other = WordConfig(**{**{k: getattr(SMALL, k) for k in SMALL.__slots__}, "dropout": 0.3})
-    second = train(batcher, other, still, tmp_path / "second", tmp_path / "first" / "last.pt")
+    second = train(another, other, still, tmp_path / "second", tmp_path / "first" / "last.pt")
     for name, value in first.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], value)
     with pytest.raises(TrainingError, match="another architecture"):
@@ -331,7 +431,7 @@ def test_a_corpus_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
 class _Broken:
     """A batcher whose third batch holds a number that is none."""
 
-    seed = 1
+    seed, priors = 1, PRIORS
 
     def batch(self, step: int, rank: int = 0) -> Batch:
         batch = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS, seed=1).batch(step, rank)
@@ -341,15 +441,15 @@ class _Broken:
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
-    from earshot.train.loop import load
+    from earshot.train.loop import checkpoint
 
     with pytest.raises(TrainingError, match=r"batch 3: .*clap.* is not a finite number; .*last.pt is the last good"):
         train(_Broken(), SMALL, TrainOptions(steps=4, save_every=1, workers=0), tmp_path)
-    assert all(torch.isfinite(value).all() for value in load(tmp_path / "last.pt").state_dict().values())
+    assert all(torch.isfinite(value).all() for value in checkpoint(tmp_path / "last.pt").model.state_dict().values())
 
 
 def test_a_loss_that_there_is_not_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no loss 'clep' for a model of kind \"spans\""):
+    with pytest.raises(TrainingError, match='no loss "clep" for a model of kind "spans"'):
         train(
             Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS),
             SMALL,

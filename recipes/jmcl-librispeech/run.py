@@ -81,7 +81,7 @@ def train(name: str, recipe: Path, work: Path, launch: str) -> None:
     system, _, seed = name.partition("@")
     chosen = ["--system", system, "--seed", seed, "--corpora", corpora, "--out", folder]
     run(*shlex.split(launch), "-m", "earshot.train.word", recipe, *chosen, log=work / f"{name}.log")
-    files = ["--priors", corpora / "priors.npz", "--card", HERE / "card.toml", "--out", weights]
+    files = ["--card", HERE / "card.toml", "--out", weights]
     run(sys.executable, "-m", "earshot.train.export", folder / "last.pt", *files, log=work / f"{name}.log")
 
 

@@ -38,12 +38,14 @@ EDGE: Seconds = float(half_centres(1)[0]) - HALF_SECONDS / 2
 OUTSIDE = -1e4
 """What a half frame beyond the end of a stretch costs."""
 MARGIN_FEATURE = 5
-"""Which of the features tells what other words say of a place; -FAR where they were not asked."""
+"""Which of the features tells what other words say of a place; UNASKED where they were not asked."""
 SAME = 0.96
 """Cosines beyond it are of an example and a copy of it. Of 250 words of the held-out speakers 99 % of those that come
 with what is around them have .986 or more where they come from; none has more than .94 where something else is said."""
 FAR, NEAR = 20.0, 8.0
 """Bounds of what rivals can say against a place and for it: where none is like what is sought, that says little."""
+UNASKED = -FAR - 0.001
+"""Lies just beyond, and tells a place whose rivals were not asked."""
 CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
 
@@ -255,7 +257,7 @@ def measure(haystack: Haystack, spans: scores.Spans, query: Query, encoder: Word
     features.append(np.maximum(0, (cosine - SAME) / (1 - SAME)))
     measured = np.stack(features, axis=1).astype(np.float32)
     near = _likeliest(scores.logistic(measured, encoder.calibration(query.spoken)))
-    measured[:, MARGIN_FEATURE] = -FAR
+    measured[:, MARGIN_FEATURE] = UNASKED
     n_frames = (~outside[near]).sum(axis=1)
     projected = windows[near] @ encoder.projection.T
     measured[near, MARGIN_FEATURE] = _margin(projected, n_frames, first[near], last[near], query)

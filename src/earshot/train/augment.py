@@ -5,6 +5,7 @@ In: samples (n,) float32 at 16 kHz, or log-mels, and a random generator. Out: th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -43,8 +44,13 @@ def change_speed(samples: Floats, factor: float) -> Floats:
     return changed
 
 
-def degrade(samples: Floats, others: Floats, rng: Generator, options: Augmentation) -> Floats:
-    """Room, microphone, noise or babble (`others`: samples of other people's speech), band limit, codec, and level."""
+def nobody() -> Floats:
+    """No speech of other people."""
+    return np.zeros(0, np.float32)
+
+
+def degrade(samples: Floats, rng: Generator, options: Augmentation, others: Callable[[], Floats] = nobody) -> Floats:
+    """Room, microphone, noise or babble (`others` gives samples of other people's speech), band limit, codec, level."""
     if rng.random() < options.room_probability:
         samples = _convolve(samples, _room(rng))
     if rng.random() < options.filter_probability:
@@ -130,11 +136,11 @@ def _band_limit(samples: Floats, rng: Generator) -> Floats:
     return np.fft.irfft(spectrum * gain, size)[: len(samples)].astype(np.float32)
 
 
-def _noise(n: int, others: Floats, rng: Generator) -> Floats:
+def _noise(n: int, others: Callable[[], Floats], rng: Generator) -> Floats:
     """White, pink or brown noise, hum and chords, or babble made of `others`."""
     kind = rng.random()
-    if kind < 0.5 and len(others) > n:
-        voices = [np.roll(others, -int(rng.integers(len(others))))[:n] for _ in range(int(rng.integers(1, 6)))]
+    if kind < 0.5 and len(speech := others()) > n:
+        voices = [np.roll(speech, -int(rng.integers(len(speech))))[:n] for _ in range(int(rng.integers(1, 6)))]
         babble: Floats = np.sum(voices, axis=0, dtype=np.float32)
         return babble
     if kind < 0.62:

@@ -25,6 +25,8 @@ from earshot.pronounce import PHONES, pronounce_word
 from earshot.train import augment
 from earshot.train.augment import Augmentation
 from earshot.train.corpus import Corpus
+from earshot.train.priors import Priors
+from earshot.train.transcripts import CorpusError
 from earshot.types import Seconds
 
 PHONE_ID = {phone: k for k, phone in enumerate(PHONES)}
@@ -124,12 +126,15 @@ class _Chunk:
 class Batcher:
     """Makes batch number `step` of a run: half of the chunks are drawn at random, each other one shares a word
     with one of them, though not always its pronunciation. Words of utterances without phones are known by sound
-    alone: their labels are names, and only such as are said often enough are drawn."""
+    alone: their labels are names, and only such as are said often enough are drawn. CorpusError where no utterance
+    has phones."""
 
-    def __init__(self, corpora: Sequence[Corpus], options: BatchOptions, priors: tuple[Floats, Floats], seed: int = 0):
+    def __init__(self, corpora: Sequence[Corpus], options: BatchOptions, priors: Priors, seed: int = 0):
         self.corpora, self.options, self.priors, self.seed = corpora, options, priors, seed
         aligned = [_speech(k, i, c) for k, c in enumerate(corpora) for i in range(len(c.utterances))]
-        self._speech = [s for s in aligned if len(s.phones) and s.word_times[-1, 1] > 2 * SHORTEST]
+        self._speech = [s for s in aligned if len(s.words) and len(s.phones) and s.word_times[-1, 1] > 2 * SHORTEST]
+        if not self._speech:
+            raise CorpusError("no training utterance has times of its words and phones; align the corpora with phones")
         self._sounds = _by_name([s for s in aligned if len(s.words) and not len(s.phones)], options)
         names = np.array([corpora[s.corpus].utterances[s.index].corpus for s in self._speech])
         seconds = np.array([s.word_times[-1, 1] - s.word_times[0, 0] for s in self._speech])
@@ -151,7 +156,7 @@ class Batcher:
         """The batch of this step; the same for the same seed, step and rank."""
         rng = np.random.default_rng((self.seed, step, rank))
         chunks: list[_Chunk] = []
-        while len(chunks) < self.options.chunks:
+        while len(chunks) < self.options.chunks or not any(chunk.words for chunk in chunks):
             i = int(rng.choice(len(self._speech), p=self._chance))
             k = int(rng.choice(len(self._speech[i].words), p=_interest(self._speech[i].heard)))
             chunks.append(self._chunk(i, k, rng))
@@ -182,7 +187,7 @@ class Batcher:
         factor = self._speed(rng)
         begin, end = self._window(speech.word_times[k], utterance.seconds, factor, rng)
         samples = self.corpora[speech.corpus].read(utterance)[int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)]
-        mel = self._mel(samples, factor, rng)
+        mel = self._mel(samples, factor, speech, rng)
         word_times, phone_times = (speech.word_times - begin) / factor, (speech.phone_times - begin) / factor
         whole = (word_times[:, 0] >= -CUT) & (word_times[:, 1] <= (end - begin) / factor + CUT)
         words = tuple(w for w, inside in zip(speech.heard, whole, strict=True) if inside)
@@ -192,18 +197,20 @@ class Batcher:
         options = self.options.augmentation
         return rng.uniform(*options.speed) if rng.random() < options.speed_probability else 1.0
 
-    def _mel(self, samples: Floats, factor: float, rng: Generator) -> Floats:
-        """Normalised log-mels of samples said `factor` times as fast, augmented."""
+    def _mel(self, samples: Floats, factor: float, speech: _Speech, rng: Generator) -> Floats:
+        """Normalised log-mels of samples of `speech`, said `factor` times as fast, augmented."""
         options = self.options.augmentation
         if factor != 1.0:
             samples = augment.change_speed(samples, factor)
-        others = [self._speech[int(k)] for k in rng.integers(len(self._speech), size=VOICES)]
-        babble = [self.corpora[o.corpus].read(self.corpora[o.corpus].utterances[o.index]) for o in others]
-        mel = log_mel(augment.degrade(samples, np.concatenate(babble), rng, options))
+        mel = log_mel(augment.degrade(samples, rng, options, lambda: self._babble(speech.speaker, rng)))
         if rng.random() < options.warp_probability:
             mel = augment.warp_mels(mel, rng.uniform(*options.warp))
-        mel = normalise(mel, *self.priors)
+        mel = normalise(mel, self.priors.mean, self.priors.std)
         return augment.mask_mels(mel, rng, options) if rng.random() < options.mask_probability else mel
+
+    def _babble(self, speaker: str, rng: Generator) -> Floats:
+        drawn = [self._speech[int(k)] for k in rng.integers(len(self._speech), size=2 * VOICES)]
+        return other_speech([(self.corpora[s.corpus], s.index) for s in drawn], speaker)
 
     def _alone(self, place: tuple[_Speech, int], sound: int, rng: Generator) -> _Chunk:
         """A word known by sound alone, with what is around it, augmented."""
@@ -213,7 +220,7 @@ class Batcher:
         begin = max(0.0, speech.word_times[k, 0] - rng.uniform(0, 0.2))
         end = min(utterance.seconds, max(speech.word_times[k, 1] + rng.uniform(0, 0.2), begin + SHORTEST))
         factor = self._speed(rng)
-        mel = self._mel(samples[int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)], factor, rng)
+        mel = self._mel(samples[int(begin * SAMPLE_RATE) : int(end * SAMPLE_RATE)], factor, speech, rng)
         times, none = (speech.word_times[k : k + 1] - begin) / factor, np.zeros((0, 2), np.float32)
         return _Chunk(mel, (), times, np.zeros(0, np.int64), none, np.zeros((2, 0), bool), none[0:0, 0], sound)
 
@@ -226,6 +233,12 @@ class Batcher:
         length = self.options.chunk * factor * share
         begin = float(np.clip(word.mean() - length * rng.random(), 0, max(0, longest - length)))
         return begin, min(begin + length, longest)
+
+
+def other_speech(drawn: Sequence[tuple[Corpus, int]], speaker: str) -> Floats:
+    """Samples of the first VOICES of these utterances, by number, that `speaker` does not say, one after the other."""
+    others = [(corpus, corpus.utterances[k]) for corpus, k in drawn if corpus.utterances[k].speaker != speaker]
+    return np.concatenate([np.zeros(0, np.float32), *(corpus.read(u) for corpus, u in others[:VOICES])])
 
 
 def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> Batch:
@@ -361,15 +374,18 @@ def _speech(k: int, i: int, corpus: Corpus) -> _Speech:
     labels, ids = tuple(w.label for w in u.words), np.array([PHONE_ID[p.label] for p in u.phones], np.int64)
     edges = np.searchsorted(phones[:, 0], [*words[:, 0], np.inf])
     heard = tuple(tuple(int(p) for p in ids[a:b]) for a, b in pairwise(edges))
+    if len(ids):  # a word whose phones the aligner did not tell is not drawn
+        kept = [n for n, word in enumerate(heard) if word]
+        labels, heard, words = tuple(labels[n] for n in kept), tuple(heard[n] for n in kept), words[kept]
     return _Speech(k, i, u.speaker, labels, heard, words, ids, phones, outer)
 
 
 def _by_name(speech: Sequence[_Speech], options: BatchOptions) -> list[list[tuple[_Speech, int]]]:
-    """The places of each word known by sound alone that is said often enough."""
-    said: dict[str, list[tuple[_Speech, int]]] = defaultdict(list)
+    """The places of each word of a corpus known by sound alone that is said often enough there."""
+    said: dict[tuple[int, str], list[tuple[_Speech, int]]] = defaultdict(list)
     for one in speech:
         for k, word in enumerate(one.words):
-            said[word].append((one, k))
+            said[one.corpus, word].append((one, k))
     return [places for _, places in sorted(said.items()) if len(places) >= options.unwritten_instances]
 
 

@@ -30,7 +30,7 @@ from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.pronounce import pronounce_word
 from earshot.query import Query, example_queries, hypotheses, typed_query
-from earshot.search import EDGE, FAR, MARGIN_FEATURE, Haystack, find_places, measure, outcome_features
+from earshot.search import EDGE, MARGIN_FEATURE, UNASKED, Haystack, find_places, measure, outcome_features
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.train.transcripts import CorpusError
@@ -42,7 +42,7 @@ QUERIES = 400
 OUTCOMES = 120
 """Spoken words of each kind that are sought for the outcome; fewer phrases."""
 OWN = 4
-"""One example in so many is also sought where it comes from."""
+"""Examples of one utterance in so many are also sought where they come from."""
 LEAST = 0.002
 """What is less likely does not count for the outcome."""
 LONG = 12
@@ -70,15 +70,20 @@ class Held:
 
 
 def encode(encoder: WordEncoder, folder: Path, names: Sequence[str], speakers: set[str]) -> Held:
-    """The aligned utterances of `speakers` ("corpus/speaker") in the corpora below `folder`."""
+    """The utterances of `speakers` ("corpus/speaker") in the corpora below `folder` whose phones are known.
+
+    CorpusError where there is none.
+    """
     utterances, mels = [], []
     corpora = {}
     for name in names:
         corpus = corpora[name] = read_corpus(folder / name)
         for u in corpus.utterances:
-            if u.words and f"{u.corpus}/{u.speaker}" in speakers:
+            if u.words and u.phones and f"{u.corpus}/{u.speaker}" in speakers:
                 utterances.append(u)
                 mels.append(log_mel(corpus.read(u)))
+    if not mels:
+        raise CorpusError(f"{folder}: no aligned speech by speakers that the recipe holds out; probabilities need such")
     frames = encoder.frames(mels)
     offsets = np.concatenate([[0], np.cumsum([len(f) for f in frames])]).astype(np.int64)
     index = np.arange(len(frames))
@@ -148,7 +153,7 @@ def spoken_outcome_sought(encoder: WordEncoder, held: Held, rng: np.random.Gener
 def _spoken(encoder: WordEncoder, held: Held, words: tuple[str, ...], k: int, j: int, alone: bool) -> Sought:
     """The example that words from number j of utterance k on are."""
     frames = held.cut(k, j, j + len(words) - 1, encoder, alone)
-    return Sought(words, example_queries(" ".join(words), frames, encoder), None if j % OWN == 0 else k)
+    return Sought(words, example_queries(" ".join(words), frames, encoder), None if k % OWN == 0 else k)
 
 
 def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> tuple[Floats, NDArray[np.bool_]]:
@@ -233,7 +238,7 @@ def candidates(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tu
             ways = one.ways[:1] if one.ways[0].spoken else one.ways
             for spans, way in zip(held.haystack.scan(ways, encoder, pool), ways, strict=True):
                 found = measure(held.haystack, spans, way, encoder)
-                kept = found.features[:, MARGIN_FEATURE] > -FAR
+                kept = found.features[:, MARGIN_FEATURE] > UNASKED
                 true, other = _truth(held, one, found.starts[kept], found.ends[kept])
                 features.append(found.features[kept][other])
                 right.append(true[other])

@@ -1,10 +1,9 @@
 """Trained towers -> the files that the torch-free runtime reads: two ONNX graphs, a few arrays, a model card.
 
-In: a checkpoint, the corpora's priors and the card's text. Out: `word-audio.onnx`, `word-text.onnx`, `word.npz`,
+In: a checkpoint and the card's text. Out: `word-audio.onnx`, `word-text.onnx`, `word.npz`,
 `word.toml`. Knows nothing of training data beyond what the card says.
 
-    python -m earshot.train.export runs/word/last.pt --priors data/corpora/priors.npz --card recipes/word-card.toml \\
-        --out src/earshot/encoders/weights
+    python -m earshot.train.export runs/word/last.pt --card recipes/word-card.toml --out src/earshot/encoders/weights
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ from onnxruntime import InferenceSession
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from earshot.encoders.clock import BORDER
-from earshot.encoders.isolated import LOG_MEL
 from earshot.encoders.lexicon import PAD, SCALE
 from earshot.encoders.towers import run_text
 from earshot.encoders.word import LEXICON
 from earshot.features import N_MELS
 from earshot.train.isolated import FinalStates, IsolatedModel, sinusoids
 from earshot.train.lexicon import word_priors
-from earshot.train.loop import LOG, load
+from earshot.train.loop import LOG, Checkpoint, TrainingError, checkpoint
 from earshot.train.model import AudioTower, BiLSTM, TextTower, WordModel
+from earshot.train.priors import Priors
+from earshot.types import EarshotError
 
 OPSET = 20
 LONGEST_PHRASE = 512
 """Phones for which the paper's text tower has positions."""
 FILES = ("-audio.onnx", "-text.onnx", ".npz", LEXICON)
 """How the names of a word encoder's files end."""
-Priors = dict[str, NDArray[np.float32]]
 UNCALIBRATED = """\
 # Weights of the features of `search.measure` and `query.hypotheses`, then of the outcome of a search, each with a bias;
 # fitted by `earshot.train.calibrate`.
@@ -56,21 +55,21 @@ def export(model: WordModel, priors: Priors, card: str, folder: Path, name: str 
     """Write the files of one word encoder into `folder`; LSTM and matrix weights become int8."""
     _write_networks({"audio": audio_graph(model.audio), "text": text_graph(model.text)}, folder, name)
     arrays = {
-        "prior_mean": priors["mean"],
-        "prior_std": priors["std"],
+        "prior_mean": priors.mean,
+        "prior_std": priors.std,
         "projection": _array(model.audio.project.weight),
         "phone_weights": _array(model.audio.phone.weight),
         "phone_bias": _array(model.audio.phone.bias),
         "border_weights": _array(model.audio.border.weight),
         "border_bias": _array(model.audio.border.bias),
-        "phone_seconds": priors["phone_seconds"],
+        "phone_seconds": priors.phone_seconds,
     }
     np.savez(folder / f"{name}.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})  # type: ignore[arg-type]
     write_lexicon(folder / f"{name}-text.onnx", model.config.dim, folder / f"{name}{LEXICON}")
     _write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}{end}" for end in FILES])
 
 
-def export_isolated(model: IsolatedModel, priors: Priors, card: str, folder: Path, name: str = "word") -> None:
+def export_isolated(model: IsolatedModel, priors: Priors | None, card: str, folder: Path, name: str = "word") -> None:
     """Write the files of an encoder of isolated words; `priors` are those of log-mels, where it takes such."""
     config, more = model.config, []
     networks = {"audio": final_states_graph(model.audio, None, config.n_mels * config.stack)}
@@ -78,17 +77,18 @@ def export_isolated(model: IsolatedModel, priors: Priors, card: str, folder: Pat
         embedding = _array(model.embedding.weight)
         networks["text"] = final_states_graph(model.text_tower, embedding, config.phone_embedding)
     _write_networks(networks, folder, name)
-    if config.features == LOG_MEL:
-        np.savez(folder / f"{name}.npz", prior_mean=priors["mean"], prior_std=priors["std"])
+    if priors is not None:
+        np.savez(folder / f"{name}.npz", prior_mean=priors.mean, prior_std=priors.std)
         more.append(f"{name}.npz")
     front = f'kind = "isolated"\nfeatures = "{config.features}"\nn_mels = {config.n_mels}\nstack = {config.stack}\n'
     _write_card(f"{front}{card.rstrip()}\n", folder, name, [*(f"{name}-{n}.onnx" for n in networks), *more])
 
 
-def training(model: torch.nn.Module, log: Path) -> str:
-    """The card's table on how the weights were trained: sizes, and what the log of the run tells."""
-    n_parameters = sum(p.numel() for p in model.parameters())
+def training(trained: Checkpoint, log: Path) -> str:
+    """The card's table on how the weights were trained: sizes, and what the log of the run tells up to them."""
+    n_parameters = sum(p.numel() for p in trained.model.parameters())
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    lines = [line for line in lines if line["step"] <= trained.step]
     rates = [line["spans_per_second"] for line in lines]
     spans = sum(round(line["spans_per_second"] * line["seconds"]) for line in lines)
     table = f"[training]\nparameters = {n_parameters}\n"
@@ -268,19 +268,29 @@ def _gates(parameter: torch.Tensor) -> NDArray[np.float32]:
     return np.concatenate([i, o, f, c])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--priors", type=Path, help="needed but by an encoder of raw mel energies")
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    trained, priors = load(arguments.checkpoint), {}
-    card = f"{arguments.card.read_text().rstrip()}\n\n{training(trained, arguments.checkpoint.with_name(LOG))}"
-    if arguments.priors:
-        with np.load(arguments.priors) as stored:
-            priors = dict(stored)
-    if isinstance(trained, IsolatedModel):
-        export_isolated(trained, priors, card, arguments.out)
-    else:
-        export(trained, priors, card, arguments.out)
+    try:
+        trained = checkpoint(arguments.checkpoint)
+        try:
+            card = arguments.card.read_text().rstrip()
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{arguments.card}: no readable card ({error})") from None
+        card += f"\n\n{training(trained, arguments.checkpoint.with_name(LOG))}"
+        if isinstance(trained.model, IsolatedModel):
+            export_isolated(trained.model, trained.priors, card, arguments.out)
+        elif trained.priors is None:
+            raise TrainingError(f"{arguments.checkpoint} has no priors; train it with this version of the program")
+        else:
+            export(trained.model, trained.priors, card, arguments.out)
+    except EarshotError as error:
+        raise SystemExit(f"export: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from earshot.encoders.clock import N_CLASSES
-from earshot.train.losses import clap, clap_views, distillation, dwd, multiview, nt_xent, reconstruction, siamese
+from earshot.train.losses import (
+    chosen,
+    clap,
+    clap_views,
+    distillation,
+    dwd,
+    multiview,
+    nt_xent,
+    reconstruction,
+    siamese,
+)
 from earshot.train.model import BiLSTM, in_groups
 
 TEXT_LOSSES = ("clap", "clap_words", "distillation", "multiview_0", "multiview_1", "multiview_2", "multiview_3")
@@ -106,7 +116,7 @@ class IsolatedModel(nn.Module):
     ) -> dict[str, Tensor]:
         """The losses called `names` of one batch: the rows of a word stand together, `instances` of each.
 
-        The towers compute in `precision`, the losses in float32. KeyError for a loss that the model does not have.
+        The towers compute in `precision`, the losses in float32. UnknownLoss for one that the model does not have.
         """
         made = _Vectors(self, batch, precision)
         config, labels = self.config, batch["labels"]
@@ -128,7 +138,7 @@ class IsolatedModel(nn.Module):
             other = _next_instance(len(labels), config.instances, labels.device)
             losses["reconstruction"] = lambda: reconstruction(made.decoded, mel, batch["lengths"])
             losses["correspondence"] = lambda: reconstruction(made.decoded, mel[other], batch["lengths"][other])
-        return {name: losses[name]() for name in names}
+        return chosen(losses, names)
 
 
 class _Vectors:

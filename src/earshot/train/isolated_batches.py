@@ -24,8 +24,9 @@ from earshot.encoders.towers import SHORTEST
 from earshot.features import SAMPLE_RATE, Floats, frame_count
 from earshot.train import augment
 from earshot.train.augment import Augmentation
-from earshot.train.batches import Batch, pronunciation
+from earshot.train.batches import VOICES, Batch, other_speech, pronunciation
 from earshot.train.corpus import Corpus
+from earshot.train.priors import Priors
 from earshot.train.transcripts import CorpusError
 from earshot.types import QueryError, Seconds
 
@@ -59,10 +60,11 @@ class IsolatedBatcher:
         corpora: Sequence[Corpus],
         front: Front,
         options: IsolatedOptions,
+        priors: Priors | None = None,
         seed: int = 0,
         folder: Path | None = None,
     ):
-        self.corpora, self.front, self.options, self.seed = corpora, front, options, seed
+        self.corpora, self.front, self.options, self.priors, self.seed = corpora, front, options, priors, seed
         said: dict[tuple[int, ...], list[Place]] = defaultdict(list)
         unknown: set[str] = set()
         for c, corpus in enumerate(corpora):
@@ -120,10 +122,11 @@ class IsolatedBatcher:
     def _store(self, folder: Path) -> dict[Place, NDArray[np.floating[Any]]]:
         """Views of one memory-mapped file with the rows of all words, made when it is not there."""
         places = [place for of in self._said.values() for place in of]
-        what = (places, self.front.features, self.front.inputs, self.front.prior_mean.tobytes())
-        names = [corpus.utterances[0].corpus for corpus in self.corpora if corpus.utterances]
+        front = self.front
+        prior = (front.prior_mean.tobytes(), front.prior_std.tobytes())
+        what = ([self._span(place) for place in places], front.features, front.n_mels, front.stack, *prior)
         dtype = np.float16 if self.front.features == LOG_MEL else np.float32  # energies have a wider range
-        path = folder / f"words-{hashlib.sha256(repr((names, what)).encode()).hexdigest()[:12]}.features"
+        path = folder / f"words-{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}.features"
         counts = [-(-frame_count(self._n_samples(place)) // self.front.stack) for place in places]
         ends = np.cumsum(counts)
         if not path.exists():
@@ -135,27 +138,35 @@ class IsolatedBatcher:
         rows = np.memmap(path, dtype, mode="r", shape=(int(ends[-1]), self.front.inputs))
         return {place: rows[end - n : end] for place, n, end in zip(places, counts, ends, strict=True)}
 
-    def _samples(self, place: Place) -> Floats:
+    def _span(self, place: Place) -> tuple[str, str, int, int]:
+        """Corpus, utterance, and samples [start, end) of it."""
         c, u, w = place
         utterance = self.corpora[c].utterances[u]
         word = utterance.words[w]
-        return self.corpora[c].read(utterance)[round(word.start * SAMPLE_RATE) : round(word.end * SAMPLE_RATE)]
+        start, end = round(word.start * SAMPLE_RATE), min(round(word.end * SAMPLE_RATE), utterance.length)
+        return utterance.corpus, utterance.id, start, end
+
+    def _samples(self, place: Place) -> Floats:
+        c, u, _ = place
+        *_, start, end = self._span(place)
+        return self.corpora[c].read(self.corpora[c].utterances[u])[start:end]
 
     def _n_samples(self, place: Place) -> int:
-        c, u, w = place
-        utterance = self.corpora[c].utterances[u]
-        word = utterance.words[w]
-        end = min(round(word.end * SAMPLE_RATE), utterance.length)
-        return max(SHORTEST, end - round(word.start * SAMPLE_RATE))
+        *_, start, end = self._span(place)
+        return max(SHORTEST, end - start)
 
     def _rows(self, place: Place, rng: Generator) -> NDArray[np.floating[Any]]:
         if place in self._stored:
             return self._stored[place]
-        c, samples = place[0], self._samples(place)
+        samples = self._samples(place)
         options = self.options.augmentation
         if options is not None:
             if rng.random() < options.speed_probability:
                 samples = augment.change_speed(samples, rng.uniform(*options.speed))
-            other = self.corpora[c].utterances[int(rng.integers(len(self.corpora[c].utterances)))]
-            samples = augment.degrade(samples, self.corpora[c].read(other), rng, options)
+            samples = augment.degrade(samples, rng, options, lambda: self._babble(place, rng))
         return self.front.rows(samples)
+
+    def _babble(self, place: Place, rng: Generator) -> Floats:
+        corpus = self.corpora[place[0]]
+        drawn = rng.integers(len(corpus.utterances), size=2 * VOICES)
+        return other_speech([(corpus, int(k)) for k in drawn], corpus.utterances[place[1]].speaker)

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
@@ -24,13 +24,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from earshot.train.batches import Batch
 from earshot.train.isolated import IsolatedConfig, IsolatedModel
+from earshot.train.losses import UnknownLoss
 from earshot.train.model import WordConfig, WordModel
+from earshot.train.priors import Priors
 from earshot.types import EarshotError
 
 MODELS = {"spans": (WordConfig, WordModel), "isolated": (IsolatedConfig, IsolatedModel)}
 """Kinds of model: ours, which pools spans from running speech, and the paper's, which is given isolated words."""
-LOG = "log.jsonl"
-"""Beside a run's checkpoints: one line of JSON for every 20 steps."""
+LAST, LOG = "last.pt", "log.jsonl"
+"""In a run's folder: its state, and one line of JSON for every 20 steps."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Model = WordModel | IsolatedModel
 Config = WordConfig | IsolatedConfig
@@ -40,6 +42,11 @@ class Batches(Protocol):
     """What training needs of a batcher."""
 
     seed: int
+
+    @property
+    def priors(self) -> Priors | None:
+        """Of what it makes features with; they are kept with the weights."""
+        ...
 
     def batch(self, step: int, rank: int = 0) -> Batch:
         """The batch of this step; the same for the same seed, step and rank."""
@@ -81,23 +88,24 @@ class TrainingError(EarshotError):
 
 def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path, start: Path | None = None) -> Model:
     """Train until `options.steps`, going on from `folder/last.pt` where there is one, else from the weights of the
-    checkpoint `start`, else anew."""
-    rank, world = _join()
-    gpus = torch.cuda.device_count()
-    device = torch.device("cuda", rank % gpus) if gpus else torch.device("cpu")
-    torch.manual_seed(batcher.seed)
-    model = build(config)
-    if start is not None:
-        _fill(model, _of_config(start, config)["model"], start)
-    model = model.to(device)
+    checkpoint `start`, else anew. TrainingError where that cannot be, or a loss is no longer a number."""
     if options.precision not in PRECISIONS:
         raise TrainingError(f'precision "{options.precision}" is none of: {", ".join(PRECISIONS)}')
+    rank, world, device = _join()
+    torch.manual_seed(batcher.seed)
+    model = build(config)
+    last = folder / LAST
+    if start is not None and not last.exists():
+        _fill(model, _of_config(start, config)["model"], start)
+    model = model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    step = _resume(folder / "last.pt", model, optimizer, device)
+    step = _resume(last, model, optimizer, device)
     if world > 1:
         for parameter in model.parameters():
             dist.broadcast(parameter.data, 0)
     folder.mkdir(parents=True, exist_ok=True)
+    if rank == 0:
+        _shorten(folder / LOG, step)
     model.train()
     since, running = time.monotonic(), defaultdict[str, float](float)
     for batch in _loader(batcher, step, options, rank):
@@ -109,20 +117,24 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path,
         try:
             parts = _learn(model, optimizer, on_device, options.weights(step), options, world)
         except FloatingPointError as error:
-            last = folder / "last.pt"
             good = f"{last} is the last good state" if last.exists() else "nothing is saved"
             raise TrainingError(f"batch {step}: {error}; {good}; try a lower learning_rate") from None
-        for name, value in (*parts.items(), ("words", torch.tensor(len(batch["labels"])))):
+        running["steps"] += 1
+        running["words"] += len(batch["labels"])
+        for name, value in parts.items():
             running[name] += value.item()
-        if rank == 0 and (step % 20 == 0 or step == options.steps):
-            _log(folder, step, (step - 1) % 20 + 1, running, time.monotonic() - since, world)
+        ends = step in (options.steps, options.stop_after)
+        if rank == 0 and (step % 20 == 0 or ends):
+            _log(folder / LOG, step, running, time.monotonic() - since, world)
             since, running = time.monotonic(), defaultdict(float)
-        if rank == 0 and (step % options.save_every == 0 or step == options.steps):
-            save(folder / "last.pt", model, optimizer, step)
+        if rank == 0 and (step % options.save_every == 0 or ends):
+            save(last, model, batcher.priors, step, optimizer)
         if rank == 0 and options.keep_every and step % options.keep_every == 0:
-            save(folder / f"step-{step}.pt", model, None, step)
-        if step == options.stop_after:
+            save(folder / f"step-{step}.pt", model, batcher.priors, step)
+        if ends:
             break
+    if world > 1:
+        dist.destroy_process_group()
     return model.eval()
 
 
@@ -140,8 +152,8 @@ def _learn(
     """
     try:
         parts = model.losses(batch, weights, PRECISIONS[options.precision])
-    except KeyError as error:
-        raise TrainingError(f'no loss {error} for a model of kind "{_kind(model)}" with these towers') from None
+    except UnknownLoss as error:
+        raise TrainingError(f'{error} for a model of kind "{_kind(model)}" with these towers') from None
     optimizer.zero_grad(set_to_none=True)
     torch.stack([weights[name] * parts[name] for name in weights]).sum().backward()  # type: ignore[no-untyped-call]
     _average_gradients(model, world)
@@ -164,12 +176,23 @@ def build(config: Config) -> Model:
     return WordModel(config) if isinstance(config, WordConfig) else IsolatedModel(config)
 
 
-def save(path: Path, model: Model, optimizer: torch.optim.Optimizer | None, step: int) -> None:
+class Checkpoint(NamedTuple):
+    """A model in evaluation mode, the priors of its features where it has such, and the step that it comes from."""
+
+    model: Model
+    priors: Priors | None
+    step: int
+
+
+def save(
+    path: Path, model: Model, priors: Priors | None, step: int, optimizer: torch.optim.Optimizer | None = None
+) -> None:
     """Write a checkpoint so that a kill leaves either the old one or the new one."""
     state: dict[str, Any] = {
         "kind": _kind(model),
         "config": asdict(model.config),
         "model": model.state_dict(),
+        "priors": None if priors is None else [torch.as_tensor(values) for values in priors],
         "step": step,
     }
     if optimizer is not None:
@@ -179,19 +202,23 @@ def save(path: Path, model: Model, optimizer: torch.optim.Optimizer | None, step
     os.replace(temporary, path)
 
 
-def load(path: Path) -> Model:
-    """The model of a checkpoint, in evaluation mode. TrainingError where the file is none."""
+def checkpoint(path: Path) -> Checkpoint:
+    """What is in a file that `save` wrote. TrainingError where that cannot be told."""
     state = _read(path, torch.device("cpu"))
-    model = build(MODELS[state["kind"]][0](**state["config"]))
+    try:
+        model = build(MODELS[state["kind"]][0](**state["config"]))
+    except TypeError as error:
+        raise TrainingError(f"{path}: made by another version of this program ({error})") from error
     _fill(model, state["model"], path)
-    return model.eval()
+    priors = state["priors"] and Priors(*(values.numpy() for values in state["priors"]))
+    return Checkpoint(model.eval(), priors, state["step"])
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     """A checkpoint of a kind there is. TrainingError where the file is none."""
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        MODELS[state["kind"]]
+        MODELS[state["kind"]], state["priors"], state["step"]
     except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
         what = "not a checkpoint, or cut short"
         raise TrainingError(f"{path}: {what} ({type(error).__name__}); take it away to begin anew") from error
@@ -208,7 +235,7 @@ def _of_config(path: Path, config: Config, device: torch.device | None = None) -
 
 def _shape(config: dict[str, Any]) -> dict[str, Any]:
     """What of a configuration the weights depend on."""
-    return {key: value for key, value in config.items() if key not in ("dropout", "margin", "temperature")}
+    return {key: value for key, value in config.items() if key not in ("dropout", "margin", "temperature", "instances")}
 
 
 def _fill(model: Model, weights: dict[str, Any], path: Path) -> None:
@@ -249,13 +276,19 @@ def _resume(path: Path, model: Model, optimizer: torch.optim.Optimizer, device: 
     return int(state["step"])
 
 
-def _join() -> tuple[int, int]:
-    """(rank, number of processes); torchrun sets the environment."""
+def _join() -> tuple[int, int, torch.device]:
+    """Rank, number of processes, device; torchrun sets the environment. TrainingError for more processes than GPUs."""
+    gpus = torch.cuda.device_count()
+    here, local = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if gpus and local > gpus:
+        raise TrainingError(f"{local} processes for {gpus} GPUs of this machine; give torchrun --nproc-per-node {gpus}")
+    device = torch.device("cuda", here) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
     if "RANK" not in os.environ:
-        return 0, 1
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), dist.get_world_size()
+        return 0, 1, device
+    dist.init_process_group("nccl" if gpus else "gloo")
+    return dist.get_rank(), dist.get_world_size(), device
 
 
 def _average_gradients(model: nn.Module, world: int) -> None:
@@ -270,10 +303,18 @@ def _average_gradients(model: nn.Module, world: int) -> None:
         offset += p.numel()
 
 
-def _log(folder: Path, step: int, n: int, running: dict[str, float], seconds: float, world: int) -> None:
-    """One line about the last `n` steps."""
-    line = {"step": step, "seconds": round(seconds, 1), "spans_per_second": round(running["words"] * world / seconds)}
-    line |= {k: round(running[k] / n, 4) for k in running if k != "words"}
-    with open(folder / LOG, "a") as log:
+def _shorten(log: Path, step: int) -> None:
+    """Take out what a run that was killed had logged after the step that it goes on from."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
+        log.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _log(path: Path, step: int, running: dict[str, float], seconds: float, world: int) -> None:
+    """One line about the steps since the last one: means of the losses."""
+    n, words = running.pop("steps"), running.pop("words")
+    line = {"step": step, "seconds": round(seconds, 1), "spans_per_second": round(words * world / seconds)}
+    line |= {name: round(total / n, 4) for name, total in running.items()}
+    with open(path, "a") as log:
         log.write(json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)

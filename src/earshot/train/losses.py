@@ -7,9 +7,23 @@ positives of each other and never negatives.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, normalize, relu, softplus
+
+
+class UnknownLoss(Exception):
+    """A model has no loss of that name."""
+
+
+def chosen(losses: Mapping[str, Callable[[], Tensor]], names: Collection[str]) -> dict[str, Tensor]:
+    """Those called `names`, worked out. UnknownLoss where there is none of a name."""
+    for name in names:
+        if name not in losses:
+            raise UnknownLoss(f'no loss "{name}"')
+    return {name: losses[name]() for name in names}
 
 
 def clap(audio: Tensor, text: Tensor, labels: Tensor, scale: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn.functional import gelu, normalize, pad
 
 from earshot.encoders.clock import BORDER, HALVES, N_CLASSES, SUBSAMPLING
 from earshot.features import N_MELS
-from earshot.train.losses import clap, distillation, dwd
+from earshot.train.losses import chosen, clap, distillation, dwd
 from earshot.train.span_losses import Spans, border_cross_entropy, detection, one_example, phone_cross_entropy
 
 GROUP = 20
@@ -51,6 +51,9 @@ class BiLSTM(nn.Module):
         self.back = nn.LSTM(inputs, hidden, batch_first=True)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if x.is_cuda and torch.is_autocast_enabled("cuda"):  # there it would be float16, whatever is asked for
+            with torch.autocast("cuda", enabled=False):
+                return self(x.float(), lengths)  # type: ignore[no-any-return]
         step = torch.arange(x.shape[1], device=x.device)
         reverse = torch.where(step < lengths.unsqueeze(1), lengths.unsqueeze(1) - 1 - step, step).unsqueeze(2)
         back = self.back(x.gather(1, reverse.expand(-1, -1, x.shape[2])))[0]
@@ -133,7 +136,7 @@ class WordModel(nn.Module):
     ) -> dict[str, Tensor]:
         """The losses called `names` of one `batches.Batch`, in float32; the towers compute in `precision`.
 
-        KeyError for a loss that the model does not have.
+        UnknownLoss for one that the model does not have.
         """
         longest = -(-batch["mel"].shape[1] // SUBSAMPLING)
         frames = in_groups(self.audio, batch["mel"], batch["lengths"], precision, n_frames=longest)
@@ -160,7 +163,7 @@ class WordModel(nn.Module):
             "phone": lambda: phone_cross_entropy(self.audio.phone(frames).view(half_frames), batch["targets"]),
             "border": lambda: border_cross_entropy(self.audio.border(frames).view(half_frames[:2]), batch["borders"]),
         }
-        return {name: losses[name]() for name in names}
+        return chosen(losses, names)
 
 
 def in_groups(

@@ -20,15 +20,16 @@ from onnx import numpy_helper
 from torch import nn
 
 from earshot.encoders import WordEncoder, load_folder
-from earshot.train.loop import TrainingError, save
+from earshot.train.loop import Checkpoint, TrainingError, save
 from earshot.train.model import BiLSTM, WordConfig, WordModel
+from earshot.train.priors import Priors
 from earshot.types import EarshotError
 
 Floats = NDArray[np.float32]
 
 
-def restore(folder: Path) -> WordModel:
-    """The model whose weights were exported into `folder`. TrainingError where it is an encoder of isolated words."""
+def restore(folder: Path) -> Checkpoint:
+    """The model and priors that were exported into `folder`. TrainingError where it is an encoder of isolated words."""
     encoder = load_folder(folder)
     if not isinstance(encoder, WordEncoder):
         raise TrainingError(f"{folder}: an encoder of isolated words; only one of spans can be trained further")
@@ -57,7 +58,7 @@ def restore(folder: Path) -> WordModel:
     _put(tower.phone, encoder.phone_weights, encoder.phone_bias)
     _put(tower.border, encoder.border_weights, encoder.border_bias)
     _put(model.text.embedding, embedding, None)
-    return model.eval()
+    return Checkpoint(model.eval(), Priors(encoder.prior_mean, encoder.prior_std, encoder.phone_seconds), 0)
 
 
 class _Network:
@@ -133,6 +134,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         arguments.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        save(arguments.checkpoint, restore(arguments.weights), None, 0)
+        save(arguments.checkpoint, *restore(arguments.weights))
     except EarshotError as error:
         raise SystemExit(f"restore: {error}") from None

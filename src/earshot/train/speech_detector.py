@@ -189,7 +189,7 @@ def scene(voices: Sequence[Voice], pool: Sequence[Sequence[Floats]], rng: Genera
     loud = np.sqrt(np.mean(track[talks] ** 2)) if talks.any() else 0.1
     if rng.random() < 0.8 or not talks.any():
         track = track + _background(talks, loud, pool, rng)
-    track = degrade(track, track[:0], rng, CHANNEL)
+    track = degrade(track, rng, CHANNEL)
     track = track * np.float32(10 ** (-rng.choice([0, 0, 0, rng.uniform(0, 25)]) / 20))
     if rng.random() < 0.3:
         track = track + not_speech.silence(n, rng)

@@ -134,7 +134,7 @@ def _noisy(decibels: float, kind: not_speech.Made) -> Change:
 
 
 def _telephone(samples: Floats, rng: Generator) -> Floats:
-    return degrade(samples, samples[:0], rng, TELEPHONE)
+    return degrade(samples, rng, TELEPHONE)
 
 
 CHANGES: dict[str, Change] = {

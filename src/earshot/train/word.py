@@ -3,34 +3,35 @@
 In: a recipe such as recipes/word.toml and a folder of prepared corpora. Out: a folder with checkpoints and a log.
 
     python -m earshot.train.word recipes/word.toml --corpora data/corpora --out runs/word
-    torchrun --nproc-per-node 2 -m earshot.train.word recipes/word.toml --corpora data/corpora --out runs/word
+    torchrun --standalone --nproc-per-node 2 -m earshot.train.word recipes/word.toml --corpora ... --out ...
     python -m earshot.train.word recipes/jmcl-librispeech/laptop.toml --system clap-dwd --corpora ... --out ...
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from earshot.encoders.isolated import ENERGIES, LOG_MEL, Front
-from earshot.features import N_MELS, Floats, log_mel
-from earshot.pronounce import PHONES
+from earshot.features import N_MELS
 from earshot.train.augment import Augmentation
 from earshot.train.batches import Batcher, BatchOptions
-from earshot.train.corpus import Corpus, Utterance, read_corpus
+from earshot.train.corpus import Corpus, read_corpus
 from earshot.train.isolated import DECODER_LOSSES, TEXT_LOSSES, IsolatedConfig
 from earshot.train.isolated_batches import IsolatedBatcher, IsolatedOptions
-from earshot.train.loop import Batches, Config, TrainingError, TrainOptions, train
+from earshot.train.loop import LAST, MODELS, Batches, Config, TrainingError, TrainOptions, checkpoint, train
 from earshot.train.model import WordConfig
+from earshot.train.priors import Priors, measured
 from earshot.types import EarshotError, Seconds
 
+T = TypeVar("T")
 WHOLE = ("losses", "pretrain_losses", "corpora")
 """Tables of a recipe that are not joined with those of its base."""
 
@@ -56,12 +57,13 @@ def main() -> None:
             recipe["seed"] = arguments.seed
         if arguments.steps:
             recipe["train"]["steps"] = arguments.steps
-        options, config = TrainOptions(**recipe["train"]), configuration(recipe)
-        train(batcher(recipe, config, arguments.corpora), config, options, arguments.out, arguments.start)
+        options, config = _made(TrainOptions, recipe["train"]), configuration(recipe)
+        last = arguments.out / LAST
+        begun = last if last.exists() else arguments.start
+        priors = checkpoint(begun).priors if begun else None
+        train(batcher(recipe, config, arguments.corpora, priors), config, options, arguments.out, arguments.start)
     except EarshotError as error:
         raise SystemExit(f"train: {error}") from None
-    except TypeError as error:
-        raise SystemExit(f"train: {arguments.recipe}: an unknown option, or one of the wrong type: {error}") from None
 
 
 def read_recipe(path: Path, system: str | None = None) -> dict[str, Any]:
@@ -95,11 +97,21 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _made(kind: Callable[..., T], options: dict[str, Any]) -> T:
+    """Options of a recipe as what they are for. TrainingError where one is unknown."""
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    except TypeError as error:
+        raise TrainingError(f"the recipe has an option that is not known: {error}") from None
+
+
 def configuration(recipe: dict[str, Any]) -> Config:
     """The model that a recipe describes; towers that its losses do not ask for are left out."""
     model = recipe.get("model", {})
-    if recipe.get("kind", "spans") == "spans":
-        return WordConfig(**model)
+    if (kind := recipe.get("kind", "spans")) not in MODELS:
+        raise TrainingError(f'kind "{kind}" is none of: {", ".join(MODELS)}')
+    if kind == "spans":
+        return _made(WordConfig, model)
     if (features := model.get("features", ENERGIES)) not in (ENERGIES, LOG_MEL):
         raise TrainingError(f'features "{features}" are neither "{ENERGIES}" nor "{LOG_MEL}"')
     if features == LOG_MEL:
@@ -107,11 +119,15 @@ def configuration(recipe: dict[str, Any]) -> Config:
     train = recipe["train"]
     losses = {*train.get("losses", {}), *train.get("pretrain_losses", {})}
     text, decoder = (not losses.isdisjoint(of) for of in (TEXT_LOSSES, DECODER_LOSSES))
-    return IsolatedConfig(**model, text=text, decoder=decoder, instances=recipe.get("batch", {}).get("instances", 4))
+    instances = recipe.get("batch", {}).get("instances", 4)
+    return _made(IsolatedConfig, {**model, "text": text, "decoder": decoder, "instances": instances})
 
 
-def batcher(recipe: dict[str, Any], config: Config, folder: Path) -> Batches:
-    """What makes the batches of a recipe, over the training speakers of the corpora it names, prepared in `folder`."""
+def batcher(recipe: dict[str, Any], config: Config, folder: Path, priors: Priors | None = None) -> Batches:
+    """What makes the batches of a recipe, over the training speakers of the corpora it names, prepared in `folder`.
+
+    `priors`: those of weights that are trained further; measured on the corpora unless given.
+    """
     weights, seed = recipe["corpora"], recipe.get("seed", 0)
     held_out = {str(speaker) for speaker in recipe.get("held_out", [])}
     corpora = [training_part(read_corpus(folder / name), held_out) for name in weights]
@@ -120,17 +136,21 @@ def batcher(recipe: dict[str, Any], config: Config, folder: Path) -> Batches:
     ]
     batch = dict(recipe.get("batch", {}))
     augmentation = batch.pop("augmentation", None)
-    if isinstance(config, IsolatedConfig):
-        none = np.zeros(0, np.float32)
-        mean, std = priors(folder, corpora) if config.features == LOG_MEL else (none, none)
-        front = Front(config.features, config.n_mels, config.stack, mean, std)
-        changes = None if augmentation is None else Augmentation(**_tuples(augmentation))
-        made = IsolatedBatcher(corpora, front, IsolatedOptions(augmentation=changes, **batch), seed, folder)
-        if out := made.unpronounceable:
-            print(f"left out for want of a pronunciation: {', '.join(out[:10])}{' ...' if len(out) > 10 else ''}")
-        return made
-    options = BatchOptions(weights=weights, augmentation=Augmentation(**_tuples(augmentation or {})), **batch)
-    return Batcher(corpora, options, priors(folder, corpora), seed)
+    changes = None if augmentation is None else _made(Augmentation, augmentation)
+    if not isinstance(config, IsolatedConfig):
+        options = _made(BatchOptions, {**batch, "weights": weights, "augmentation": changes or Augmentation()})
+        return Batcher(corpora, options, priors or measured(corpora, folder), seed)
+    if config.features == LOG_MEL:
+        priors = priors or measured(corpora, folder)
+        front = Front(config.features, config.n_mels, config.stack, priors.mean, priors.std)
+    else:
+        priors, none = None, np.zeros(0, np.float32)
+        front = Front(config.features, config.n_mels, config.stack, none, none)
+    chosen = _made(IsolatedOptions, {**batch, "augmentation": changes})
+    made = IsolatedBatcher(corpora, front, chosen, priors, seed, folder)
+    if out := made.unpronounceable:
+        print(f"left out for want of a pronunciation: {', '.join(out[:10])}{' ...' if len(out) > 10 else ''}")
+    return made
 
 
 def training_part(corpus: Corpus, held_out: set[str]) -> Corpus:
@@ -152,41 +172,6 @@ def at_most(corpus: Corpus, seconds: Seconds | None) -> Corpus:
     order = np.random.default_rng(0).permutation(len(corpus.utterances))
     total = np.cumsum([corpus.utterances[int(k)].seconds for k in order])
     return replace(corpus, utterances=tuple(corpus.utterances[int(k)] for k in np.sort(order[total <= seconds])))
-
-
-def priors(folder: Path, corpora: list[Corpus]) -> tuple[Floats, Floats]:
-    """Mean and standard deviation (N_MELS,) of log-mels over 2,000 utterances at -26 dB; kept in `folder`."""
-    path = folder / "priors.npz"
-    if not path.exists():
-        rng = np.random.default_rng(0)
-        rows = [(c, u) for c in corpora for u in c.utterances if u.words]
-        chosen = rng.choice(len(rows), min(2000, len(rows)), replace=False)
-        mels = [_level_mels(rows[int(k)][0].read(rows[int(k)][1])) for k in chosen]
-        frames = np.concatenate(mels)
-        centred = np.concatenate([m - m.mean(axis=0) for m in mels])
-        phone_seconds = _phone_seconds([u for _, u in rows])
-        whole = path.with_name(f"priors-{os.getpid()}.npz")  # several processes may get here at once
-        np.savez(whole, mean=frames.mean(axis=0), std=centred.std(axis=0), phone_seconds=phone_seconds)
-        os.replace(whole, path)
-    stored = np.load(path)
-    return stored["mean"].astype(np.float32), stored["std"].astype(np.float32)
-
-
-def _phone_seconds(utterances: list[Utterance]) -> Floats:
-    """Mean duration of each of PHONES."""
-    total, count = np.zeros(len(PHONES)), np.zeros(len(PHONES))
-    for phone in (p for u in utterances for p in u.phones):
-        total[PHONES.index(phone.label)] += phone.end - phone.start
-        count[PHONES.index(phone.label)] += 1
-    return (total / np.maximum(count, 1)).astype(np.float32)
-
-
-def _level_mels(samples: Floats) -> Floats:
-    return log_mel(samples * np.float32(0.05 / (np.sqrt(np.mean(samples**2)) + 1e-5)))
-
-
-def _tuples(options: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
 
 
 if __name__ == "__main__":
