@@ -212,8 +212,8 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
 
 def outcome_features(chances: Floats, query: Query) -> Floats:
     """(n, 2): log odds of chances (n,), and the size of the query."""
-    bounded = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
-    log_odds = np.log(bounded / (1 - bounded))
+    inside = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
+    log_odds = np.log(inside / (1 - inside))
     return np.stack([log_odds, np.full(len(chances), size(query))], axis=1).astype(np.float32)
 
 

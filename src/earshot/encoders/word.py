@@ -189,14 +189,17 @@ class WordEncoder(Towers):
 def load_spans(card: dict[str, Any], digest: str, folder: Path, name: str) -> WordEncoder:
     """The encoder of a card and the arrays beside it. EncoderError where they are damaged or missing."""
     try:
-        weights = np.load(folder / f"{name}.npz")
-        arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
+        with np.load(folder / f"{name}.npz") as weights:
+            arrays = {key: weights[key].astype(np.float32) for key in _ARRAYS}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise EncoderError(f"{folder / f'{name}.npz'}: not the weights of a word encoder ({error})") from error
+    try:
         for kind in ("typed", "spoken", "heard"):
             arrays[f"{kind}_calibration"] = np.array(card["calibration"][kind], np.float32)
         for kind in ("typed", "spoken"):
             arrays[f"{kind}_outcome"] = np.array(card["calibration"][f"{kind}_outcome"], np.float32)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise EncoderError(f"{folder / f'{name}.npz'}: not the weights of a word encoder ({error})") from error
+    except (ValueError, KeyError) as error:
+        raise EncoderError(f"{folder / f'{name}.toml'}: no [calibration] of this version ({error})") from error
     return WordEncoder(name, digest, folder, **arrays)
 
 

@@ -36,7 +36,10 @@ Place = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class IsolatedOptions:
-    """Batches of `words` different words; which spoken words are taken. The paper augments nothing."""
+    """Batches of `words` different words; which spoken words are taken. The paper augments nothing.
+
+    Each word counts alike, whatever corpus it is of and however often it is said.
+    """
 
     words: int = 128
     instances: int = 4
