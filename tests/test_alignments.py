@@ -109,6 +109,12 @@ def test_a_folder_without_transcripts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"caf\xe9")
     with pytest.raises(CorpusError, match=r"a.txt: not a text in UTF-8"):
         list(read_transcripts(tmp_path))
+    (tmp_path / "a.trans.txt").write_bytes(b"a-1 caf\xe9")
+    with pytest.raises(CorpusError, match=r"a.trans.txt: not a text in UTF-8"):
+        list(read_transcripts(tmp_path))
+    (tmp_path / "manifest.jsonl").write_bytes(b'{"text": "caf\xe9"}')
+    with pytest.raises(CorpusError, match=r"manifest.jsonl: not a text in UTF-8"):
+        list(read_transcripts(tmp_path))
     (tmp_path / "manifest.jsonl").write_text('{"id": "a", "audio": "a.wav"}\n')
     with pytest.raises(CorpusError, match=r"manifest.jsonl, line 1: not an utterance \(KeyError\('speaker'\)\)"):
         list(read_transcripts(tmp_path))
@@ -140,13 +146,18 @@ def test_phones_of_another_set_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("a.ctm", "u1 1 zero 0.4 cats\n", "a.ctm, line 1: not `utterance channel start duration word`"),
-        ("a.jsonl", '{"words": []}\n', "a.jsonl, line 1: not "),
-        ("a.csv", "u1,1\n", "word times are a folder of TextGrids"),
+        ("a.ctm", b"u1 1 zero 0.4 cats\n", "a.ctm, line 1: not `utterance channel start duration word`"),
+        ("a.ctm", b"u1 1 0.2 0.4 caf\xe9\n", "a.ctm: not a text in UTF-8"),
+        ("a.jsonl", b'{"words": []}\n', "a.jsonl, line 1: not "),
+        ("a.jsonl", b'{"words": []}', "a.jsonl, line 1: not "),
+        ("a.jsonl", b"shopping list", "a.jsonl, line 1: not "),
+        ("a.jsonl", b'{"id": "caf\xe9"}\n', "a.jsonl, line 1: not "),
+        ("a.jsonl", b'{"id": "a", "words": [["0.2 s", 0.4, "cats"]]}\n', "a.jsonl, line 1: not "),
+        ("a.csv", b"u1,1\n", "word times are a folder of TextGrids"),
     ],
 )
-def test_damaged_word_times_are_named(tmp_path: Path, name: str, text: str, why: str) -> None:
-    (tmp_path / name).write_text(text)
+def test_damaged_word_times_are_named(tmp_path: Path, name: str, text: bytes, why: str) -> None:
+    (tmp_path / name).write_bytes(text)
     with pytest.raises(CorpusError, match=why):
         read_alignments(tmp_path / name)
 
@@ -156,8 +167,15 @@ def test_a_damaged_text_grid_is_named(tmp_path: Path) -> None:
     (tmp_path / "u1.TextGrid").write_text(TEXT_GRID[:300])
     with pytest.raises(CorpusError, match=r"u1.TextGrid: not a TextGrid"):
         read_alignments(tmp_path)("u1")
+    (tmp_path / "u1.TextGrid").write_bytes(TEXT_GRID.replace("Cats", "café").encode("latin-1"))
+    with pytest.raises(CorpusError, match=r"u1.TextGrid: not a TextGrid"):
+        read_alignments(tmp_path)("u1")
     with pytest.raises(CorpusError, match=r"no \.TextGrid files"):
         read_alignments(tmp_path / "empty")
+
+
+def _said(*words: str) -> Alignment:
+    return Alignment(tuple(Timed(0.1 * k, 0.1 * k + 0.1, word) for k, word in enumerate(words)), ())
 
 
 @pytest.mark.parametrize(
@@ -167,7 +185,18 @@ def test_a_damaged_text_grid_is_named(tmp_path: Path) -> None:
         (CATS, "Cats never bark", 1.05, None),
         (CATS, "", 1.1, None),
         (CATS, "Cats bark", 0.9, "its alignment ends at 1.10 s, the audio at 0.90 s"),
-        (CATS, "Dogs bark", 1.1, "its alignment has the words of another text"),
+        (CATS, "Dogs bark", 1.1, "its alignment has the words of another text: 'cats' is not in it"),
+        (CATS, "Bark, cats!", 1.1, "its alignment has the words of another text: 'bark' is not in it, or not in this"),
+        (_said("'tis", "the", "boys'", "well-known", "o'clock"), "’Tis the boys' well-known o'clock", 1, None),
+        (_said("tis", "the", "boys", "well", "known"), "'Tis the boys’ well-known", 1, None),
+        (
+            _said(
+                "2nd",
+            ),
+            "second",
+            1,
+            "its alignment has the words of another text: '2nd' is not in it",
+        ),
         (Alignment((), ()), "Cats", 1.1, "its alignment holds no words"),
         (Alignment(CATS.words[::-1], ()), "bark cats", 1.1, "the times of its alignment are not in order"),
         (Alignment((Timed(0.5, 0.2, "cats"),), ()), "cats", 1.1, "the times of its alignment are not in order"),
@@ -234,3 +263,36 @@ def test_align_finds_words_goes_on_and_names_what_it_cannot(tmp_path: Path, talk
     assert len(found.phones) > 4
     assert align(speech, out).aligned == 0
     np.testing.assert_equal(len(out.read_text().splitlines()), 1)
+    whole = out.read_text()
+    out.write_text(whole + whole[:30])
+    assert align(speech, out).aligned == 0
+    assert out.read_text() == whole
+    out.write_text(whole.replace("said", "asid").rstrip())
+    assert align(speech, out).aligned == 1
+    assert out.read_text() == whole.replace("said", "asid") + whole
+
+
+@pytest.mark.parametrize("held", [b'{"id": "a", "words": []}', b'{"notes": 1}', b"shopping list", b"a\nb", None])
+def test_align_that_is_refused_leaves_what_was_there(tmp_path: Path, talk: Talk, held: bytes | None) -> None:
+    out = tmp_path / "times.jsonl"
+    if held is not None:
+        out.write_bytes(held)
+    talk("speech/a.wav", 1)
+    with pytest.raises(CorpusError, match=r"no manifest\.jsonl"):
+        align(tmp_path / "speech", out)
+    assert (out.read_bytes() if out.exists() else None) == held
+    (tmp_path / "speech" / "a.txt").write_text("room 12")
+    if held is not None and b'"id"' not in held:
+        with pytest.raises(CorpusError, match=r"times\.jsonl, line 1: not "):
+            align(tmp_path / "speech", out)
+        assert out.read_bytes() == held
+    with pytest.raises(CorpusError, match=r"speech: cannot be read \(Is a directory\)"):
+        align(tmp_path / "speech", tmp_path / "speech")
+
+
+def test_align_into_a_folder_that_is_not_there_is_one_line(tmp_path: Path, talk: Talk) -> None:
+    pytest.importorskip("pocketsphinx")
+    talk("a.wav", 1)
+    (tmp_path / "a.txt").write_text("room 12")
+    with pytest.raises(CorpusError, match=r"times\.jsonl: cannot be written \(No such file or directory\)"):
+        align(tmp_path, tmp_path / "none" / "times.jsonl")

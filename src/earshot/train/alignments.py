@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from earshot.audio import SAMPLE_RATE, load
 from earshot.pronounce import PHONES, pronounce_word
 from earshot.train.align import Aligner, Alignment, Timed
-from earshot.train.transcripts import CorpusError, Transcript, read_transcripts, words_of
+from earshot.train.transcripts import CorpusError, Transcript, read_text, read_transcripts, words_of
 from earshot.types import AudioError, Clip, QueryError, Seconds
 
 SILENCES = frozenset(["", "sil", "sp", "spn", "<eps>", "<unk>", "<sil>", "[noise]", "{ns}"])
@@ -63,8 +63,10 @@ def complaint(alignment: Alignment, transcript: Transcript, seconds: Seconds) ->
         return "the times of its alignment are not in order"
     said = words_of(transcript.text)
     rest = iter(said)
-    if said and not all(t.label in rest for t in words):  # an aligner leaves out words that it does not know
-        return f"its alignment has the words of another text ({words[0].label!r} ..., not {said[0]!r} ...)"
+    aligned = (word for t in words for word in words_of(t.label) or [t.label])
+    strange = next((word for word in aligned if word not in rest), None)  # an aligner leaves out what it does not know
+    if said and strange is not None:
+        return f"its alignment has the words of another text: {strange!r} is not in it, or not in this place"
     return None
 
 
@@ -97,7 +99,13 @@ class Finder:
 
     def __call__(self, transcript: Transcript, samples: NDArray[np.float32]) -> Alignment:
         """The alignment of `samples` (n,); one without words where there is none, whose reason goes to `report`."""
-        found, why = self._find(transcript, samples)
+        return self._told(transcript, *self._find(transcript, samples))
+
+    def given(self, transcript: Transcript, seconds: Seconds) -> Alignment:
+        """The same from the times that somebody made, for audio of which only the length is at hand."""
+        return self._told(transcript, *self._given(transcript, seconds))
+
+    def _told(self, transcript: Transcript, found: Alignment | None, why: str | None) -> Alignment:
         if found is not None and why is None:
             self.report.aligned += 1
             return found
@@ -108,7 +116,7 @@ class Finder:
         if self._alone:
             return Alignment((Timed(*loud_part(samples), transcript.text),), ()), None
         if self._made is not None:
-            return self._given(self._made, transcript, len(samples) / SAMPLE_RATE)
+            return self._given(transcript, len(samples) / SAMPLE_RATE)
         words = words_of(transcript.text)
         if not words:
             return None, "its text holds digits, whose reading is unknown" if transcript.text else "it has no text"
@@ -119,10 +127,10 @@ class Finder:
             return None, str(error)
         return found, None if found else "its text does not fit what is said"
 
-    @staticmethod
-    def _given(made: Alignments, transcript: Transcript, seconds: Seconds) -> tuple[Alignment | None, str | None]:
+    def _given(self, transcript: Transcript, seconds: Seconds) -> tuple[Alignment | None, str | None]:
+        assert self._made is not None
         try:
-            found = made(transcript.id)
+            found = self._made(transcript.id)
         except CorpusError as error:
             return None, str(error)
         if found is None:
@@ -143,13 +151,13 @@ def loud_part(samples: NDArray[np.float32]) -> tuple[Seconds, Seconds]:
 def align(source: Path, out: Path) -> Report:
     """Find when each word of the transcribed speech in `source` is said; one line of JSON an utterance into `out`.
 
-    Goes on where a stopped run was. CorpusError where there is no transcribed speech.
+    Goes on where a stopped run was. CorpusError where there is no transcribed speech, or `out` holds anything else,
+    and AlignmentError without pocketsphinx; `out` is then as it was.
     """
+    transcripts, done = list(read_transcripts(source)), _stored(out)
     finder = Finder()
-    with open(out, "ab") as file:
-        file.truncate(complete_bytes(out))
-        done = set(_json_lines(out))
-        for transcript in read_transcripts(source):
+    with _opened(out) as file:
+        for transcript in transcripts:
             if transcript.id in done:
                 continue
             try:
@@ -162,6 +170,26 @@ def align(source: Path, out: Path) -> Report:
                 file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
                 file.flush()
     return finder.report
+
+
+def _stored(out: Path) -> dict[str, Alignment]:
+    try:
+        return _json_lines(out) if out.exists() else {}
+    except OSError as error:
+        raise CorpusError(f"{out}: cannot be read ({error.strerror}); choose another file") from error
+
+
+def _opened(out: Path) -> BinaryIO:
+    """`out`, to go on after its last whole line."""
+    try:
+        file = open(out, "ab")  # noqa: SIM115
+    except OSError as error:
+        raise CorpusError(f"{out}: cannot be written ({error.strerror}); choose another file") from error
+    whole = _whole_lines(out.read_bytes())
+    file.truncate(len(whole))
+    if whole and not whole.endswith(b"\n"):
+        file.write(b"\n")
+    return file
 
 
 def _listed(times: Sequence[Timed]) -> list[tuple[float, float, str]]:
@@ -198,7 +226,7 @@ def _text_grid(path: Path) -> Alignment:
 
 def _ctm(path: Path) -> dict[str, Alignment]:
     words: dict[str, list[Timed]] = defaultdict(list)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip() or line.startswith(";;"):
             continue
         try:
@@ -210,21 +238,34 @@ def _ctm(path: Path) -> dict[str, Alignment]:
 
 
 def _json_lines(path: Path) -> dict[str, Alignment]:
-    found, lines, whole = {}, path.read_bytes().splitlines(), path.read_bytes().endswith(b"\n")
-    for number, line in enumerate(lines, 1):
+    found = {}
+    for number, line in enumerate(_whole_lines(path.read_bytes()).splitlines(), 1):
         try:
             row = json.loads(line)
             words, phones = ([_timed(time) for time in row.get(key) or ()] for key in ("words", "phones"))
             found[str(row["id"])] = _alignment(words, phones)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if number == len(lines) and not whole:
-                break  # cut short by a kill
             raise CorpusError(f'{path}, line {number}: not {{"id", "words", "phones"}} ({error!r})') from error
     return found
 
 
 def _timed(time: dict[str, Any] | list[Any]) -> Timed:
-    return Timed(**time) if isinstance(time, dict) else Timed(*time)
+    start, end, label = (time[key] for key in ("start", "end", "label")) if isinstance(time, dict) else time
+    return Timed(float(start), float(end), label)
+
+
+def _whole_lines(text: bytes) -> bytes:
+    """Lines of JSON without a last one of ours that a kill cut short."""
+    end = text.rfind(b"\n") + 1
+    return text[:end] if b'{"id"'.startswith(text[end : end + 5]) and not _is_json(text[end:]) else text
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def complete_bytes(path: Path) -> int:

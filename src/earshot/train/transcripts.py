@@ -65,21 +65,29 @@ def words_of(text: str) -> list[str]:
     return [word for word in words if word]
 
 
+def read_text(path: Path) -> str:
+    """The text of a file. CorpusError where it is not UTF-8 or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path}: not a text in UTF-8 ({type(error).__name__})") from error
+
+
 def _manifest(source: Path) -> Iterator[Transcript]:
-    with open(source / MANIFEST, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-                audio, split = source / row["audio"], str(row.get("split", "train"))
-                yield Transcript(str(row["id"]), audio, str(row["speaker"]), split, str(row["text"]))
-            except (ValueError, KeyError, TypeError) as error:
-                raise CorpusError(f"{source / MANIFEST}, line {number}: not an utterance ({error!r})") from error
+    lines = read_text(source / MANIFEST).split("\n")
+    for number, line in ((number, line) for number, line in enumerate(lines, 1) if line.strip()):
+        try:
+            row = json.loads(line)
+            audio, split = source / row["audio"], str(row.get("split", "train"))
+            yield Transcript(str(row["id"]), audio, str(row["speaker"]), split, str(row["text"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"{source / MANIFEST}, line {number}: not an utterance ({error!r})") from error
 
 
 def _librispeech(path: Path) -> Iterator[Transcript]:
     speaker, subset = path.parent.parent.name, path.parent.parent.parent.name
     split = next((split for split in SPLITS if subset.startswith(split)), "train")
-    for line in _read(path).splitlines():
+    for line in read_text(path).splitlines():
         name, _, text = line.partition(" ")
         if name:
             yield Transcript(name, _audio(path.parent / name), speaker, split, text)
@@ -90,14 +98,7 @@ def _pairs(source: Path) -> Iterator[Transcript]:
         beside = next((path.with_suffix(end) for end in TEXTS if path.with_suffix(end).is_file()), None)
         if beside is not None:
             name = path.relative_to(source).with_suffix("").as_posix()
-            yield Transcript(name, path, path.parent.name, "train", _read(beside).strip())
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: not a text in UTF-8 ({type(error).__name__})") from error
+            yield Transcript(name, path, path.parent.name, "train", read_text(beside).strip())
 
 
 def _audio(stem: Path) -> Path:
