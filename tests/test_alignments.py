@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from earshot.train import corpus
 from earshot.train.align import Alignment, Timed
 from earshot.train.alignments import align, complaint, read_alignments
 from earshot.train.corpus import prepare, read_corpus
@@ -224,6 +226,42 @@ def test_a_corpus_takes_given_times_and_keeps_what_lacks_them(librispeech: Path,
     assert len(list(report.lines())) == 2
     same = read_alignments(tmp_path / "again" / "utterances.jsonl")("19-198-0000")
     assert same is not None and same.words == CATS.words
+
+
+def test_word_times_given_later_take_the_place_of_those_in_a_corpus(librispeech: Path, tmp_path: Path) -> None:
+    def given(**ends: float) -> Path:
+        rows = ({"id": f"{k[1:]}-198-0000", "words": [[0.2, end, "cats"]]} for k, end in ends.items())
+        (tmp_path / "times.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / "times.jsonl"
+
+    folder = tmp_path / "corpus"
+
+    def again(**ends: float) -> dict[str, tuple[Timed, ...]]:
+        prepare(librispeech, folder, read_alignments(given(**ends)))
+        return {u.speaker: u.words for u in read_corpus(folder).utterances}
+
+    first = again(_19=0.6, _84=0.7)
+    samples = (folder / "samples.i16").read_bytes()
+    assert again(_19=0.9) == {**first, "19": (Timed(0.2, 0.9, "cats"),)}
+    assert again(_19=9.9) == {**first, "19": ()}
+    assert again(_19=0.6) == first
+    assert (folder / "samples.i16").read_bytes() == samples
+    assert sorted(path.name for path in folder.iterdir()) == ["samples.i16", "utterances.jsonl"]
+
+
+def test_a_source_that_is_refused_leaves_no_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, talk: Talk) -> None:
+    def refusal() -> str:
+        monkeypatch.setattr(sys, "argv", ["corpus", str(tmp_path / "speech"), str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as stopped:
+            corpus.main()
+        return str(stopped.value)
+
+    talk("speech/a.wav", 1)
+    assert refusal().startswith(f"corpus: {tmp_path / 'speech'}: no manifest.jsonl")
+    (tmp_path / "speech" / "a.txt").write_text("cats")
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    assert refusal() == "corpus: forced alignment needs pocketsphinx: pip install 'earshot[train]'"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_corpus_of_single_words_of_any_language(tmp_path: Path, talk: Talk) -> None:

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earshot.audio import SAMPLE_RATE, load
-from earshot.train.align import Timed
+from earshot.train.align import Alignment, Timed
 from earshot.train.alignments import Alignments, Finder, Report, complete_bytes, read_alignments
-from earshot.train.transcripts import CorpusError, read_transcripts
-from earshot.types import AudioError, Clip
+from earshot.train.transcripts import CorpusError, Transcript, read_transcripts
+from earshot.types import AudioError, Clip, EarshotError
 
 SAMPLES, UTTERANCES = "samples.i16", "utterances.jsonl"
 
@@ -71,16 +72,20 @@ def prepare(source: Path, folder: Path, alignments: Alignments | None = None, al
     """Decode every utterance of `source` that `folder` does not hold yet, with its word times: the given ones, else
     those of forced alignment. An utterance that has none is kept without; what cannot be read is left out.
 
-    `alone`: each utterance is one word, in any language, and its text the word's name.
+    Utterances that `folder` holds take the word times given now; those for which none are given keep theirs. `alone`:
+    each utterance is one word, in any language, and its text the word's name.
     """
+    transcripts, done = list(read_transcripts(source)), {u.id: u for u in _utterances(folder)}
+    stored = {u.id: Alignment(u.words, u.phones) for u in done.values() if u.words}
+    finder = Finder(alignments and (lambda name: alignments(name) or stored.get(name)), alone)
     folder.mkdir(parents=True, exist_ok=True)
-    done = {u.id: u for u in _utterances(folder)}
+    if alignments and not alone:
+        _retime(folder, done, transcripts, finder)
     end = max((u.offset + u.length for u in done.values()), default=0)
-    finder = Finder(alignments, alone)
     with open(folder / SAMPLES, "ab") as samples, open(folder / UTTERANCES, "ab") as lines:
         samples.truncate(end * 2)
         lines.truncate(complete_bytes(folder / UTTERANCES))
-        for transcript in read_transcripts(source):
+        for transcript in transcripts:
             if transcript.id in done:
                 continue
             try:
@@ -92,11 +97,25 @@ def prepare(source: Path, folder: Path, alignments: Alignments | None = None, al
             samples.write(pcm.tobytes())
             samples.flush()
             who = (transcript.id, folder.name, transcript.speaker, transcript.split)
-            utterance = Utterance(*who, end, len(pcm), found.words, found.phones)
-            lines.write(json.dumps(asdict(utterance)).encode() + b"\n")
+            lines.write(_line(Utterance(*who, end, len(pcm), found.words, found.phones)))
             lines.flush()
             end += len(pcm)
     return finder.report
+
+
+def _retime(folder: Path, utterances: dict[str, Utterance], transcripts: Sequence[Transcript], finder: Finder) -> None:
+    """Store the utterances again with the word times that are given now: all of them, or none where it is stopped."""
+    for transcript in transcripts:
+        if (old := utterances.get(transcript.id)) is not None:
+            found = finder.given(transcript, old.seconds)
+            utterances[old.id] = replace(old, words=found.words, phones=found.phones)
+    whole = folder / f"{UTTERANCES}.part"
+    whole.write_bytes(b"".join(map(_line, utterances.values())))
+    os.replace(whole, folder / UTTERANCES)
+
+
+def _line(utterance: Utterance) -> bytes:
+    return json.dumps(asdict(utterance)).encode() + b"\n"
 
 
 def _utterances(folder: Path) -> Iterator[Utterance]:
@@ -121,7 +140,7 @@ def main() -> None:
     try:
         made = read_alignments(arguments.alignments) if arguments.alignments else None
         report = prepare(arguments.source, arguments.folder, made, arguments.alone)
-    except CorpusError as error:
+    except EarshotError as error:
         raise SystemExit(f"corpus: {error}") from None
     for line in report.lines():
         print(f"{arguments.folder}: {line}")
