@@ -232,11 +232,9 @@ def detection(encoder: Encoder, test: Test, spoken: Floats, texts: dict[str, Flo
         figures: dict[str, Any] = {"x real time": sum(map(len, test.samples)) / SAMPLE_RATE / seconds}
         for kind, vectors in kinds.items():
             left_out = own if kind == "spoken" else {}
-            figures[kind] = {
-                part: _detect(test, grids, said, {q: vectors[q] for q in of}, left_out)
-                for part in ("IV", "OOV")
-                if (of := [q for q in vectors if (q in test.vocabulary) == (part == "IV")])
-            }
+            of = {part: [q for q in vectors if (q in test.vocabulary) == (part == "IV")] for part in ("IV", "OOV")}
+            found = {part: _detect(test, grids, said, {q: vectors[q] for q in of[part]}, left_out) for part in of}
+            figures[kind] = {part: figures for part, figures in found.items() if figures}
         out[way] = figures
     return out
 
@@ -248,8 +246,19 @@ def _detect(
     queries: dict[str, Floats],
     left_out: dict[str, int],
 ) -> dict[str, Any]:
-    """Figures for some queries; `left_out` is the utterance that a query's own example comes from."""
-    figures: dict[str, Any] = {"queries": len(queries), "EER": {}}
+    """Figures for some queries; `left_out` is the utterance that a query's own example comes from.
+
+    Empty where nothing is said elsewhere; no EER of a length whose windows all miss the words.
+    """
+    references = [
+        Reference(label, str(word.utterance), word.start, word.end)
+        for label in queries
+        for word in (test.words[k] for k in said[label])
+        if word.utterance != left_out.get(label, -1)
+    ]
+    if not references:
+        return {}
+    figures: dict[str, Any] = {"queries": len(queries), "references": len(references), "EER": {}}
     for length, grid in grids.items():
         middles, ends = grid.starts + length / 2, grid.starts + length
 
@@ -263,18 +272,14 @@ def _detect(
                     touched |= here & (ends > word.start) & (grid.starts < word.end)
                 yield grid.vectors @ vector, inside & ~excluded, ~touched & ~excluded
 
-        found = metrics.discriminate(trials)
+        try:
+            found = metrics.discriminate(trials)
+        except ValueError:  # no positive trial
+            continue
         figures["EER"][f"{length:g}"] = {"EER": found.eer, "trials": found.n_pairs, "positive": found.n_positive}
-    references = [
-        Reference(label, str(word.utterance), word.start, word.end)
-        for label in queries
-        for word in (test.words[k] for k in said[label])
-        if word.utterance != left_out.get(label, -1)
-    ]
     detections = [d for label, vector in queries.items() for d in _best(grids, label, vector, left_out.get(label, -1))]
     matching = metrics.match(references, detections, sum(map(len, test.samples)) / SAMPLE_RATE)
-    figures |= {"MTWV": metrics.mtwv(matching)[0], "MAP": metrics.mean_average_precision(matching)}
-    return figures | {"references": len(references)}
+    return figures | {"MTWV": metrics.mtwv(matching)[0], "MAP": metrics.mean_average_precision(matching)}
 
 
 def _best(grids: dict[Seconds, Grid], label: str, vector: Floats, left_out: int) -> list[Detection]:
@@ -307,6 +312,8 @@ def _grid(encoder: Encoder, test: Test, length: Seconds, pooled: bool) -> Grid:
             vectors.append(_pooled(encoder, samples, starts[-1], length))
         else:
             vectors.append(encoder.embed_speech(list(framed)))
+    if not vectors:
+        raise EarshotError(f"{test.name}: no utterance is as long as a window of {length:g} s; give --no-windows")
     return Grid(np.concatenate(utterances), np.concatenate(starts), np.concatenate(vectors))
 
 

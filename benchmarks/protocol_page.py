@@ -14,13 +14,15 @@ Row = dict[str, Any]
 LEGEND = """\
 Acoustic: same-different AP over all pairs of spoken words; across speakers: positives only between different speakers;
 cross-modal: every spoken against every written word. Words of 0.5 to 2 s and at least three letters; IV: in the
-training text, OOV: not. AP depends on how many pairs there are and how many are positive: both are given. STD: spoken
-query, KWS: typed query, against fixed windows (hop 0.15 s) of running speech; EER of each window length; MTWV and MAP
-(mean average precision over queries) over all of them. A trial is positive where the window's middle lies within the
-word, negative where the window does not touch it. "pooled": the same windows pooled from one run over the utterance
-instead of cut out; "with lexicon": spoken words drawn to the English words that they may be
-(`WordEncoder.with_lexicon`). In brackets the lowest and highest of several seeds. Speeds: processor time of one core
-that other work shared; compare ratios.
+recipe's training text, OOV: not. "word", the encoder that Earshot ships, was trained on other text: for it the parts
+say nothing of what it has seen. AP depends on how many pairs there are and how many are positive: both are given. STD:
+spoken query, KWS: typed query, against fixed windows (hop 0.15 s) of running speech; EER of each window length; MTWV
+and MAP (mean average precision over queries) over all of them. A trial is positive where the window's middle lies
+within the word, negative where the window does not touch it. "pooled": the same windows pooled from one run over the
+utterance instead of cut out. "with lexicon": spoken words drawn to the English words that they may be
+(`WordEncoder.with_lexicon`); such rows know a dictionary, which the paper's do not: do not compare them. In brackets
+the lowest and highest of several seeds. Speeds: trained words/s by wall time, on whatever trained it; embeds words/s by
+processor time of one core that other work shared: compare ratios.
 """
 PARTS = ("IV", "OOV")
 
@@ -32,13 +34,17 @@ def protocol_page(rows: Sequence[Row]) -> str:
         of = [row for row in rows if row["test"] == test]
         clean = _by_name(row for row in of if row["condition"] == "clean")
         lines += [*_discrimination(test, clean), *_detection(test, clean), *_conditions(test, of)]
-    lines += ["## Where the figures come from", ""]
-    lines += [f"- {r['encoder']}, {r['test']}, {r['condition']}: {_origin(r)}" for r in rows]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "## Where the figures come from", "", *_origins(rows), ""])
 
 
-def _origin(row: Row) -> str:
-    return f"`{row['command']}` at {row['commit']}, {row['machine']}"
+def _origins(rows: Sequence[Row]) -> Iterator[str]:
+    """Each command once, and what it gave figures of."""
+    made: dict[tuple[str, str, str], dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        made[row["command"], row["commit"], row["machine"]][row["test"], row["condition"]].append(row["encoder"])
+    for (command, commit, machine), of in made.items():
+        yield f"- `{command}` at {commit}, {machine}"
+        yield from (f"  - {test}, {condition}: {', '.join(names)}" for (test, condition), names in of.items())
 
 
 def _by_name(rows: Iterator[Row] | Sequence[Row]) -> dict[str, list[Row]]:
@@ -53,13 +59,14 @@ def _discrimination(test: str, systems: dict[str, list[Row]]) -> Iterator[str]:
     if not systems:
         return
     found = [rows[0]["words"] for rows in systems.values()]
-    first = max(found, key=lambda words: "cross-modal" in words["any length"])  # its counts hold for all
+    first = max(found, key=lambda words: "cross-modal" in (words["any length"] or {}))  # its counts hold for all
     yield f"## {test}: word discrimination, AP\n"
     for part in PARTS:
         if first[part]:
             yield f"{part}: {_counts(first[part])}"
-    any_length = first["any length"]
-    yield f"Any length: {any_length['words']:,} words, {any_length['acoustic']['n_pairs']:,} pairs.\n"
+    if any_length := first["any length"]:
+        yield f"Any length: {any_length['words']:,} words, {any_length['acoustic']['n_pairs']:,} pairs."
+    yield ""
     kinds = ("acoustic", "across speakers", "cross-modal")
     heads = [f"{kind} {part}" for kind in kinds for part in (*PARTS, "any length")]
     yield f"| system | parameters | trained words/s | embeds words/s | {' | '.join(heads)} |"
@@ -92,7 +99,7 @@ def _detection(test: str, systems: dict[str, list[Row]]) -> Iterator[str]:
     if not ways:
         return
     for kind, title in (("spoken", "STD, spoken queries"), ("typed", "KWS, typed queries")):
-        found = {way: [row["windows"][way[1]].get(kind) for row in systems[way[0]]] for way in ways}
+        found = {way: [row.get("windows", {}).get(way[1], {}).get(kind) for row in systems[way[0]]] for way in ways}
         found = {way: figures for way, figures in found.items() if all(figures)}
         if found:
             yield f"## {test}: {title}\n"
@@ -102,11 +109,12 @@ def _detection(test: str, systems: dict[str, list[Row]]) -> Iterator[str]:
 def _detection_table(found: dict[tuple[str, str], list[dict[str, Any]]]) -> Iterator[str]:
     """A table of the figures of each system and way to make windows, one for each seed."""
     sample = next(iter(found.values()))[0]
-    lengths = list(sample["IV"]["EER"])
+    lengths = sorted({length for of in sample.values() for length in of["EER"]}, key=float)
     for part in (part for part in PARTS if part in sample):
-        trials = sample[part]["EER"][lengths[0]]
-        text = f"{part}: {sample[part]['queries']} queries, {sample[part]['references']} references; "
-        yield f"{text}{trials['trials']:,} trials of {lengths[0]} s, {trials['positive']:,} positive."
+        text = f"{part}: {sample[part]['queries']} queries, {sample[part]['references']} references"
+        for length, trials in list(sample[part]["EER"].items())[:1]:
+            text += f"; {trials['trials']:,} trials of {length} s, {trials['positive']:,} positive"
+        yield f"{text}."
     heads = [f"EER {part} {length} s" for part in PARTS for length in lengths]
     heads += [f"{figure} {part}" for figure in ("MTWV", "MAP") for part in PARTS]
     yield f"\n| system | {' | '.join(heads)} |"

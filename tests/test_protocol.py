@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from test_benchmarks import Spectra, write_set
+from test_benchmarks import TONES, Spectra, write_set
 
 from benchmarks import protocol
 from benchmarks.conditions import Condition
@@ -27,12 +28,19 @@ class Tones(Spectra):
     card: dict[str, Any] = {"training": {"parameters": 3}}  # noqa: RUF012
 
 
+TRAIN = ("t", "8", "train", ["alpha", "the", "delta"])
+
+
 @pytest.fixture
 def test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> protocol.Test:
     """Dev speakers 1 and 9; "bravo" is not in the training text. Words last 0.42 s, so shorter ones are taken."""
     monkeypatch.setattr(protocol, "SHORTEST", 0.3)
-    lines = [("t", "8", "train", ["alpha", "the", "delta"]), ("a", "1", "dev", ["alpha", "the", "bravo", "alpha"])]
+    lines = [TRAIN, ("a", "1", "dev", ["alpha", "the", "bravo", "alpha"])]
     lines += [("b", "9", "dev", ["bravo", "alpha", "the", "delta", "the"]), ("c", "1", "dev", ["the", "bravo"])]
+    return made(tmp_path, lines)
+
+
+def made(tmp_path: Path, lines: list[tuple[str, str, str, list[str]]]) -> protocol.Test:
     write_set(tmp_path / "speech" / "tones", lines)
     (tmp_path / "speech" / "tones" / "times.jsonl").write_bytes((tmp_path / "speech/tones/manifest.jsonl").read_bytes())
     made = read_alignments(tmp_path / "speech" / "tones" / "times.jsonl")
@@ -64,6 +72,47 @@ def test_an_encoder_that_tells_all_words_has_perfect_figures(test: protocol.Test
     assert "| tones | 0.0 M | - |" in page
     assert "1.000 (1.000-1.000)" in page
     assert "| tones | white@5 | 1.000 |" in page
+
+
+def test_parts_without_anything_to_find_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No word is in the training text; "bravo" is said twice in one utterance, others once."""
+    monkeypatch.setattr(protocol, "SHORTEST", 0.3)
+    monkeypatch.setitem(TONES, "echo", (900, 500, 2500))
+    monkeypatch.setitem(TONES, "golf", (3000, 600, 800))
+    test = made(tmp_path, [TRAIN, ("a", "1", "dev", ["bravo", "echo", "bravo", "golf"])])
+    row = protocol.score("tones", Tones(), test, windows=True)  # type: ignore[arg-type]
+    assert row["words"]["IV"] is None
+    assert row["windows"]["cut"]["spoken"] == {}  # an example's own utterance is left out
+    assert set(row["windows"]["cut"]["typed"]) == {"OOV"}
+    page = protocol_page([row])
+    assert "STD" not in page.partition("##")[2]
+    assert "KWS, typed queries\n\nOOV: 1 queries, 2 references; " in page
+    lonely = made(tmp_path / "lonely", [TRAIN, ("a", "1", "dev", ["bravo", "echo"])])
+    page = protocol_page([protocol.score("tones", Tones(), lonely, windows=True)])  # type: ignore[arg-type]
+    assert "| tones | 0.0 M |" in page and "KWS" not in page.partition("##")[2]
+
+
+def test_a_length_whose_windows_miss_all_words_has_no_eer(test: protocol.Test) -> None:
+    """Words of 0.1 s, each in the middle of a hop of 0.15 s."""
+    brief = [replace(w, start=0.32, end=0.36) for w in test.words if w.label == "bravo"]
+    row = protocol.score("tones", Tones(), replace(test, words=brief), windows=True)  # type: ignore[arg-type]
+    assert list(row["windows"]["cut"]["typed"]["OOV"]["EER"]) == ["0.4"]
+    assert "| system | EER IV 0.4 s | EER OOV 0.4 s |" in protocol_page([row])
+
+
+def test_windows_longer_than_all_utterances_are_refused(test: protocol.Test) -> None:
+    short = replace(test, samples=[s[:8000] for s in test.samples], words=test.words[:1])
+    with pytest.raises(EarshotError, match=r"no utterance is as long as a window of 0\.6 s"):
+        protocol.score("tones", Tones(), short, windows=True)  # type: ignore[arg-type]
+
+
+def test_a_page_names_each_command_once(test: protocol.Test) -> None:
+    row = protocol.score("tones", Tones(), test, windows=False)  # type: ignore[arg-type]
+    rows = [row, {**row, "encoder": "other"}, {**row, "condition": "white@5"}, {**row, "commit": "abc"}]
+    _, _, origins = protocol_page(rows).partition("## Where the figures come from\n\n")
+    made = f"- `{row['command']}` at {row['commit']}, {row['machine']}"
+    assert origins.splitlines()[:3] == [made, "  - tones:dev, clean: tones, other", "  - tones:dev, white@5: tones"]
+    assert origins.splitlines()[3:] == [made.replace(row["commit"], "abc"), "  - tones:dev, clean: tones"]
 
 
 def test_trials_are_windows_in_a_word_or_away_from_it(test: protocol.Test) -> None:
