@@ -7,6 +7,7 @@ needs no speech and runs no contender.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,13 +34,16 @@ LEGEND = """\
 MTWV, OTWV: term-weighted value (beta 999.9) at the one best threshold for all words, and at each word's own. kst: with
 keyword-specific thresholds (Miller et al. 2007): for systems whose scores are probabilities, the threshold that pays
 for a word said as often as its probabilities add up to; at the best offset for all words, and as it is (ATWV). MAP:
-mean average precision over words. P@10: precision of the ten best; its ceiling is {ceiling:.3f}, as most words occur
-less than ten times. EER span: over one-second trials; EER utterance: over word x utterance trials; both pooled under
-one threshold. R@n: share of references found at n false alarms per keyword-hour, one threshold. start, end: mean
-distance from the truth of what is found at the MTWV threshold. A hit is correct when its midpoint lies within 0.5 s of
-the word; a word inside a longer one does not count. Missing words: those the contender cannot search for; they count
-as missed. Speeds are processor time of one run on a machine that others used too: compare ratios.
+mean average precision over words. P@10: precision of the ten best{ceiling}. EER span: over one-second trials; EER
+utterance: over word x utterance trials; both pooled under one threshold. R@n: share of references found at n false
+alarms per keyword-hour, one threshold. start, end: mean distance from the truth of what is found at the MTWV threshold.
+A hit is correct when its midpoint lies within 0.5 s of the word; a word inside a longer one does not count. Missing
+words: those the contender cannot search for; they count as missed. Speeds are processor time of one run on a machine
+that others used too: compare ratios.
 """
+CEILING = "; its ceiling is {:.3f}, as words said less than ten times cannot reach 1"
+TITLE = "Term detection in whole chapters"
+TRANSFER_TITLE = "Spoken examples in a language that the encoder was not trained on"
 
 
 @click.command()
@@ -52,7 +56,7 @@ def main(folder: Path) -> None:
             trials, runs = store.load_trials(folder / name), store.load_runs(folder / name)
         except EarshotError as error:
             raise click.ClickException(str(error)) from None
-        (folder / f"{name}.md").write_text(chapters_page(trials, runs), encoding="utf-8")
+        (folder / f"{name}.md").write_text(chapters_page(trials, runs, name), encoding="utf-8")
         plot(trials, runs, folder / f"{name}.png")
         click.echo((folder / f"{name}.md").read_text(encoding="utf-8"))
     if (folder / "words.jsonl").exists():
@@ -69,8 +73,8 @@ def main(folder: Path) -> None:
         raise click.ClickException(f"nothing in {folder}: run `python -m benchmarks.run --speech DIR --work DIR` first")
 
 
-def chapters_page(trials: Trials, runs: list[Run]) -> str:
-    """All tables of the chapters, and where each run came from."""
+def chapters_page(trials: Trials, runs: list[Run], task: str = "chapters") -> str:
+    """All tables of a task of term detection, perhaps under a condition, and where each run came from."""
     by_kind = {kind: [run for run in runs if run.kind == kind] for kind in ("typed", "spoken")}
     answerable = set(trials.words["typed"]) - {word for run in by_kind["typed"] for word in run.skipped}
     tables = [
@@ -82,7 +86,9 @@ def chapters_page(trials: Trials, runs: list[Run]) -> str:
     where = [line for kind in ("typed", "spoken") for line in breakdown(kind, trials, by_kind[kind])]
     where += by_phone(trials, by_kind["typed"])
     ceiling = metrics.precision_ceiling(_match(trials, [], set(trials.words["typed"] or trials.words["spoken"])), 10)
-    parts = ["# Term detection in whole chapters", LEGEND.format(ceiling=ceiling)]
+    title = TRANSFER_TITLE if task.partition("-")[0] == "transfer" else TITLE
+    legend = LEGEND.format(ceiling=CEILING.format(ceiling) if ceiling < 1 else "")
+    parts = [f"# {title}", f"{textwrap.fill(legend, 120)}\n"]
     parts += [
         line for title, chosen, words in tables if chosen and words for line in table(title, trials, chosen, words)
     ]
@@ -117,7 +123,7 @@ def table(title: str, trials: Trials, runs: list[Run], words: set[str]) -> Itera
     n_references = sum(reference.query in words for reference in trials.references)
     columns = COLUMNS.split(" | ")
     yield f"## {title}\n"
-    yield f"{len(words)} words, {n_references} references in {trials.speech_seconds / 3600:.2f} h.\n"
+    yield f"{len(words)} queries, {n_references} references in {trials.speech_seconds / 3600:.2f} h.\n"
     yield f"| {' | '.join(columns)} |"
     yield f"|{'---|' * len(columns)}"
     for run in runs:
@@ -126,22 +132,34 @@ def table(title: str, trials: Trials, runs: list[Run], words: set[str]) -> Itera
 
 
 def breakdown(kind: str, trials: Trials, runs: list[Run]) -> Iterator[str]:
-    """Markdown tables of mean average precision by the number of letters of a word, and by recording."""
+    """Markdown tables of mean average precision by the number of letters of a word, and by recording.
+
+    By the word itself where examples are called WORD/SPEAKER (`tasks.transfer`): its name has not the letters said.
+    """
     words = trials.words[kind]
     said = [reference for reference in trials.references if reference.query in words]
-    groups = {name: {r.query for r in said if low <= len(r.query) <= high} for name, (low, high) in LETTERS.items()}
+    queries = {reference.query for reference in said}
+    by = "word" if any("/" in query for query in queries) else "letters"
+    if by == "word":
+        groups = {word: {q for q in queries if _name(q) == word} for word in sorted(map(_name, queries))}
+    else:
+        groups = {name: {q for q in queries if low <= len(q) <= high} for name, (low, high) in LETTERS.items()}
     groups = {name: group for name, group in groups.items() if group}
     if not groups:
         return
     recordings = sorted({reference.recording for reference in said})
-    yield f"## Where {kind} words are found: mean average precision by letters and by recording\n"
+    yield f"## Where {kind} words are found: mean average precision by {by} and by recording\n"
     yield f"| contender | {' | '.join(groups)} | {' | '.join(recordings)} |"
     yield f"|{'---|' * (1 + len(groups) + len(recordings))}"
     for run in runs:
-        by_letters = [metrics.mean_average_precision(_match(trials, [run], group)) for group in groups.values()]
+        by_group = [metrics.mean_average_precision(_match(trials, [run], group)) for group in groups.values()]
         by_recording = [metrics.mean_average_precision(_match(trials, [run], set(words), one)) for one in recordings]
-        yield f"| {run.contender} | {' | '.join(f'{figure:.3f}' for figure in (*by_letters, *by_recording))} |"
+        yield f"| {run.contender} | {' | '.join(f'{figure:.3f}' for figure in (*by_group, *by_recording))} |"
     yield ""
+
+
+def _name(query: str) -> str:
+    return query.partition("/")[0]
 
 
 def by_phone(trials: Trials, runs: list[Run]) -> Iterator[str]:

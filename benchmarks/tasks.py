@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.random import Generator
 
 from benchmarks.conditions import Condition
 from benchmarks.contract import SAMPLE_RATE, Audio, Query, Source
@@ -132,11 +133,13 @@ def transfer(speech: Path, work: Path, condition: Condition = CLEAN) -> Chapters
         if row["text"] in UNHEARD_WORDS:
             left_out.setdefault((row["text"], str(row["speaker"])), row)
     examples = {id(row) for row in left_out.values()}
+    rows = [row for row in rows if id(row) not in examples]
+    voices = _voices(root, rows) if condition.kind == "babble" else {}
     recordings, said = [], []
     for speaker in UNHEARD_SPEAKERS:
         parts, offset = [], 0
-        for row in (row for row in rows if str(row["speaker"]) == speaker and id(row) not in examples):
-            samples = condition.apply(read(root / row["audio"]), [], np.random.default_rng(SEED))
+        for row in (row for row in rows if str(row["speaker"]) == speaker):
+            samples = condition.apply(read(root / row["audio"]), voices.get(speaker, []), _random(row))
             start, offset = offset / SAMPLE_RATE, offset + len(samples)
             said.append(Reference(row["text"], speaker, start, offset / SAMPLE_RATE))
             parts.append(samples)
@@ -166,8 +169,7 @@ def _chapters(
     for name, lines in _by_chapter(rows).items():
         parts, offset = [], 0
         for row in lines:
-            rng = np.random.default_rng([SEED, zlib.crc32(str(row["id"]).encode())])
-            samples = condition.apply(read(root / row["audio"]), voices.get(str(row["speaker"]), []), rng)
+            samples = condition.apply(read(root / row["audio"]), voices.get(str(row["speaker"]), []), _random(row))
             start = offset / SAMPLE_RATE
             offset += len(samples)
             utterances.append(Reference("", name, start, offset / SAMPLE_RATE))
@@ -197,6 +199,11 @@ def words(speech: Path) -> Words:
                 labels.append(word)
                 speakers.append(row["speaker"])
     return Words(clips, labels, speakers)
+
+
+def _random(row: dict[str, Any]) -> Generator:
+    """An utterance's own noise, whichever others there are."""
+    return np.random.default_rng([SEED, zlib.crc32(str(row["id"]).encode())])
 
 
 def _voices(root: Path, rows: list[dict[str, Any]]) -> dict[str, list[Audio]]:

@@ -13,6 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from benchmarks import run, score, store, tasks
+from benchmarks.conditions import Condition
 from benchmarks.contenders.dtw_mfcc import DtwMfcc
 from benchmarks.contenders.fixed_windows import FixedWindows
 from benchmarks.contract import SAMPLE_RATE, Audio, Setup
@@ -232,6 +233,36 @@ def test_transfer_joins_clips_and_leaves_examples_out(tmp_path: Path, monkeypatc
     assert [r.name for r in task.recordings] == ["1", "9"]
     assert len(task.said) == 2 * 5 and len(task.references) == 2 * 4
     assert task.typed == []
+    noisy = tasks.transfer(tmp_path, tmp_path / "work", Condition.parse("babble@5"))
+    samples, babble = (tasks.read(one.recordings[0].path) for one in (task, noisy))
+    level = 10 * np.log10(np.mean(samples**2) / np.mean((babble - samples) ** 2))
+    assert level == pytest.approx(5, abs=0.5)
+
+
+def test_the_noise_of_each_clip_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "UNHEARD_SPEAKERS", ("1",))
+    write_set(tmp_path / "arabic-words", [(f"1-{k}", "1", "train", ["alpha"]) for k in range(3)])
+    clean, noisy = (tasks.transfer(tmp_path, tmp_path / "work", Condition.parse(c)) for c in ("clean", "white@5"))
+    noise = tasks.read(noisy.recordings[0].path) - tasks.read(clean.recordings[0].path)
+    first, second, _ = np.split(noise, 3)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
+
+
+def test_a_transfer_page_counts_no_letters_and_no_chapters() -> None:
+    said = [
+        metrics.Reference(f"{w}/{s}", "r", float(k), k + 0.5) for s in "12" for w in ("up", "no") for k in range(12)
+    ]
+    found = [metrics.Detection(r.query, r.recording, r.start, r.end, 0.9) for r in said if r.query != "no/1"]
+    queries = sorted({r.query for r in said})
+    trials = store.Trials(900.0, {"typed": [], "spoken": queries}, said, said)
+    origin = store.Origin("c", "abc", "m", "1", 0.0)
+    one = store.Run("sure", "spoken", origin, 900.0, 4, [], 1.0, 1.0, False, 1.0, 1.0, found)
+    page = score.chapters_page(trials, [one], "transfer-babble@5")
+    assert page.startswith("# Spoken examples in a language that the encoder was not trained on\n")
+    assert "chapters" not in page and "ceiling" not in page and "letters" not in page
+    assert "| contender | no | up | r |\n|---|---|---|---|\n| sure | 0.500 | 1.000 | 0.750 |" in page
+    few = replace(trials, references=[r for r in said if r.start < 5])
+    assert "its ceiling is 0.500" in score.chapters_page(few, [one])
 
 
 def test_an_ablation_fits_only_some_features_and_puts_the_search_back() -> None:
