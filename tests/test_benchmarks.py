@@ -210,6 +210,8 @@ def test_a_calibration_page_counts_alarms_by_the_hour() -> None:
     unsaid = calibration.Asked("typed", "word", "other", None, ())
     found = [(said, [(0.9, True), (0.4, False)]), (unsaid, [(0.6, False)] + [(0.02, False)] * 30)]
     page = calibration.calibration_page("development", found, 3600.0)
+    assert "speakers 32 and 1867 of mini-librispeech, on whose recordings" in page
+    assert "1867" not in calibration.calibration_page("chapters", found, 3600.0)
     assert "| typed words | 1 | 1 | 1 | 3 |" in page
     assert "1.000, 0.50" in page  # at .5: the word is found, one false alarm in two query hours
     assert "| 0.020 |" in page  # beyond ten alarms in two hours
