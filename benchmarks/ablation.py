@@ -22,7 +22,7 @@ from benchmarks.run import current_origin
 from earshot import encoders, metrics, query
 from earshot.encoders import WordEncoder
 from earshot.train import calibrate
-from earshot.train.word import read_recipe
+from earshot.train.word import held_out, read_recipe
 from earshot.types import EarshotError
 
 COSINE, ALIGNMENT, BORDERS, RIVALS = (0, 6, 8, 9), (1, 2, 3, 7), (4,), (5,)
@@ -68,7 +68,7 @@ def main(speech: Path, work: Path, corpora: Path, recipe: Path, encoder: str, fo
         origin = current_origin("benchmarks.ablation")
         loaded = encoders.load(encoder)
         read = read_recipe(recipe)
-        held = calibrate.encode(loaded, corpora, list(read["corpora"]), set(read["held_out"]))
+        held = calibrate.encode(loaded, corpora, list(read["corpora"]), held_out(read))
         task = tasks.development(speech, work)
         finder = Earshot(work / "ablation-library", encoder)
         finder.prepare(task.recordings)

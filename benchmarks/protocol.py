@@ -37,7 +37,7 @@ from earshot.features import log_mel
 from earshot.metrics import Detection, Reference
 from earshot.train.corpus import read_corpus
 from earshot.train.transcripts import words_of
-from earshot.train.word import read_recipe, training_part
+from earshot.train.word import held_out, read_recipe, training_part
 from earshot.types import EarshotError, Seconds
 
 SHORTEST, LONGEST = 0.5, 2.0
@@ -122,15 +122,15 @@ def main(
 def read_test(corpora: Path, recipe_path: Path, name: str, condition: Condition) -> Test:
     """The test called CORPUS:SPLIT; split "held-out" is the speakers that the recipe keeps out of training."""
     recipe = read_recipe(recipe_path)
-    held_out = set(map(str, recipe.get("held_out", [])))
-    trained = [training_part(read_corpus(corpora / corpus), held_out) for corpus in recipe["corpora"]]
+    without = held_out(recipe)
+    trained = [training_part(read_corpus(corpora / corpus), without) for corpus in recipe["corpora"]]
     vocabulary = frozenset(word.label for corpus in trained for u in corpus.utterances for word in u.words)
     corpus_name, _, split = name.partition(":")
     corpus = read_corpus(corpora / corpus_name)
     chosen = [
         u
         for u in corpus.utterances
-        if u.words and (f"{u.corpus}/{u.speaker}" in held_out if split == "held-out" else u.split == split)
+        if u.words and (f"{u.corpus}/{u.speaker}" in without if split == "held-out" else u.split == split)
     ]
     if not chosen:
         raise EarshotError(f"{corpora / corpus_name} has no aligned utterances of split {split}")

@@ -11,9 +11,8 @@
 set -eu
 speech=$1 work=$2 recipe=${3:-recipes/word.toml} out=${4:-$2/weights/$(basename "${3:-word}" .toml)}
 name=$(basename "$recipe" .toml)
-hours=$(sed -n 's/^synthetic_hours = //p' "$recipe")
-steps=$(sed -n 's/^steps = \([0-9]*\).*/\1/p' "$recipe")
-corpora=$(sed -n '/^\[corpora\]/,$ s/^\([a-z0-9-]*\) = .*/\1/p' "$recipe")
+of() { python -c "from earshot.train.word import Path, read_recipe; recipe = read_recipe(Path('$recipe')); print($1)"; }
+hours=$(of "recipe['synthetic_hours']") steps=$(of "recipe['train']['steps']") corpora=$(of "*recipe['corpora']")
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 for corpus in $corpora; do

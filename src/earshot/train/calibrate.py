@@ -34,7 +34,7 @@ from earshot.search import EDGE, MARGIN_FEATURE, UNASKED, Haystack, find_places,
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.train.transcripts import CorpusError
-from earshot.train.word import read_recipe
+from earshot.train.word import held_out, read_recipe
 from earshot.types import EarshotError, Seconds
 
 RIDGE = 1e-7
@@ -308,7 +308,7 @@ def main() -> None:
 def calibrate(recipe: dict[str, Any], folder: Path, weights: Path) -> None:
     """Fit everything under [calibration] of the card in the folder `weights`, and write it there."""
     encoder = load(str(weights))
-    held = encode(encoder, folder, list(recipe["corpora"]), set(recipe["held_out"]))
+    held = encode(encoder, folder, list(recipe["corpora"]), held_out(recipe))
     fitted = {}
     options, true = heard_examples(encoder, held, np.random.default_rng(0))
     fitted["heard"] = fit_heard(options, true)

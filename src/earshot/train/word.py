@@ -129,8 +129,7 @@ def batcher(recipe: dict[str, Any], config: Config, folder: Path, priors: Priors
     `priors`: those of weights that are trained further; measured on the corpora unless given.
     """
     weights, seed = recipe["corpora"], recipe.get("seed", 0)
-    held_out = {str(speaker) for speaker in recipe.get("held_out", [])}
-    corpora = [training_part(read_corpus(folder / name), held_out) for name in weights]
+    corpora = [training_part(read_corpus(folder / name), held_out(recipe)) for name in weights]
     corpora = [
         at_most(corpus, recipe.get("limit", {}).get(name)) for name, corpus in zip(weights, corpora, strict=True)
     ]
@@ -153,14 +152,19 @@ def batcher(recipe: dict[str, Any], config: Config, folder: Path, priors: Priors
     return made
 
 
-def training_part(corpus: Corpus, held_out: set[str]) -> Corpus:
-    """Only the utterances of split "train", without those by CORPUS/SPEAKER or with CORPUS/WORD that are held out."""
+def held_out(recipe: dict[str, Any]) -> set[str]:
+    """What a recipe keeps out of training, as CORPUS/SPEAKER or CORPUS/WORD."""
+    return {f"{corpus}/{name}" for corpus, names in recipe.get("held_out", {}).items() for name in names}
+
+
+def training_part(corpus: Corpus, without: set[str]) -> Corpus:
+    """Only the utterances of split "train", none by a CORPUS/SPEAKER or with a CORPUS/WORD of `without`."""
     kept = (
         u
         for u in corpus.utterances
         if u.split == "train"
-        and f"{u.corpus}/{u.speaker}" not in held_out
-        and held_out.isdisjoint(f"{u.corpus}/{w.label}" for w in u.words)
+        and f"{u.corpus}/{u.speaker}" not in without
+        and without.isdisjoint(f"{u.corpus}/{w.label}" for w in u.words)
     )
     return replace(corpus, utterances=tuple(kept))
 
