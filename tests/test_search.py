@@ -235,13 +235,14 @@ def test_examples_too_short_and_too_long_are_one_line(searcher: Searcher, tmp_pa
 
 
 def test_the_probability_that_is_told_is_that_of_the_outcome(encoder: WordEncoder) -> None:
-    """Log odds and size of the query, weighed; the order within a query stays."""
+    """Log odds, and how long a long query is, weighed; the order within a query stays."""
     from earshot.query import typed_query
-    from earshot.search import outcome_features, size
+    from earshot.search import LONG, outcome_features, size
 
-    (way, *_) = typed_query("seven", encoder)
+    way, long = typed_query("seven", encoder)[0], typed_query("understanding", encoder)[0]
     features = outcome_features(np.array([0.0, 0.5, 0.8, 1.0], np.float32), way)
-    assert features[:, 1] == pytest.approx(size(way))
+    assert not features[:, 1].any()
+    assert outcome_features(features[:, 0], long)[:, 1] == pytest.approx(size(long) - LONG)
     assert size(way) == pytest.approx(np.log(len(way.states) / 6))
     assert features[1, 0] == pytest.approx(0, abs=1e-6)
     assert features[2, 0] == pytest.approx(np.log(4), rel=1e-4)

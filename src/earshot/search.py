@@ -46,6 +46,9 @@ FAR, NEAR = 20.0, 8.0
 """Bounds of what rivals can say against a place and for it: where none is like what is sought, that says little."""
 UNASKED = -FAR - 0.001
 """Lies just beyond, and tells a place whose rivals were not asked."""
+LONG = 0.3
+"""Size of a word of eight phones, or of an example of half a second: what is longer is said less often than its places
+seem to tell (most of all spoken phrases). A weight for all sizes would put long words behind short ones."""
 CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
 
@@ -211,10 +214,10 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
 
 
 def outcome_features(chances: Floats, query: Query) -> Floats:
-    """(n, 2): log odds of chances (n,), and the size of the query."""
+    """(n, 2): log odds of chances (n,), and by how much the size of the query is above LONG."""
     inside = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
     log_odds = np.log(inside / (1 - inside))
-    return np.stack([log_odds, np.full(len(chances), size(query))], axis=1).astype(np.float32)
+    return np.stack([log_odds, np.full(len(chances), max(0.0, size(query) - LONG))], axis=1).astype(np.float32)
 
 
 def size(query: Query) -> float:

@@ -66,7 +66,7 @@ class WordEncoder(Towers):
     typed_outcome: Floats
     spoken_outcome: Floats
     """(3,): weights and bias of the probability that is told, from the log odds of what the ways to say a query come to
-    together, and from the query's size (`search.size`)."""
+    together, and from how long the query is (`search.outcome_features`)."""
 
     @property
     def dim(self) -> int:
