@@ -20,10 +20,11 @@ from earshot.encoders.isolated import ENERGIES, LOG_MEL, Front  # noqa: E402
 from earshot.features import N_MELS  # noqa: E402
 from earshot.train.isolated import IsolatedConfig, IsolatedModel  # noqa: E402
 from earshot.train.isolated_batches import IsolatedBatcher, IsolatedOptions  # noqa: E402
+from earshot.train.priors import Priors  # noqa: E402
 from earshot.train.transcripts import CorpusError  # noqa: E402
 
 NONE = np.zeros(0, np.float32)
-PRIORS = {"mean": np.zeros(N_MELS, np.float32), "std": np.ones(N_MELS, np.float32)}
+PRIORS = Priors(np.zeros(N_MELS, np.float32), np.ones(N_MELS, np.float32), np.full(39, 0.08, np.float32))
 
 
 def test_exported_towers_of_the_paper_do_what_the_trained_ones_do() -> None:
@@ -55,7 +56,7 @@ def test_an_exported_encoder_of_the_paper_embeds_and_does_not_index(tmp_path: Pa
 
     torch.manual_seed(3)
     model = IsolatedModel(IsolatedConfig(n_mels=16, hidden=8, layers=2, dim=6, phone_embedding=8))
-    export_isolated(model.eval(), {}, 'licence = "none"', tmp_path)
+    export_isolated(model.eval(), None, 'licence = "none"', tmp_path)
     encoder = load_folder(tmp_path)
     assert isinstance(encoder, IsolatedEncoder)
     rng = np.random.default_rng(0)
@@ -108,7 +109,7 @@ def test_each_system_learns_two_words(name: str, features: str, tmp_path: Path) 
         features, n_mels, 3, hidden=6, layers=2, dim=5, phone_embedding=6, dropout=0.0, instances=3,
         text=text, decoder=name == "cae-rnn", dwd_scale=5.0 if name == "a2e-dwd" else 1.0,
     )  # fmt: skip
-    made = batcher(Front(features, n_mels, 3, PRIORS["mean"], PRIORS["std"])).batch(0)
+    made = batcher(Front(features, n_mels, 3, PRIORS.mean, PRIORS.std)).batch(0)
     batch = {name: torch.as_tensor(getattr(made, name)) for name in made.__slots__}
     torch.manual_seed(0)
     model = IsolatedModel(config)
@@ -128,7 +129,7 @@ def test_each_system_learns_two_words(name: str, features: str, tmp_path: Path) 
 
 def test_rows_of_frames_side_by_side() -> None:
     samples = np.random.default_rng(0).standard_normal(400 + 160 * 9).astype(np.float32)
-    one, three = (Front(LOG_MEL, N_MELS, stack, PRIORS["mean"], PRIORS["std"]).rows(samples) for stack in (1, 3))
+    one, three = (Front(LOG_MEL, N_MELS, stack, PRIORS.mean, PRIORS.std).rows(samples) for stack in (1, 3))
     assert three.shape == (4, 3 * N_MELS)
     np.testing.assert_array_equal(three.reshape(12, N_MELS)[:10], one)
     assert not three.reshape(12, N_MELS)[10:].any()
@@ -155,7 +156,7 @@ def test_too_small_a_vocabulary_is_refused_in_one_line() -> None:
 
 
 def test_stored_features_are_those_made_anew(tmp_path: Path) -> None:
-    front = Front(LOG_MEL, N_MELS, 3, PRIORS["mean"], PRIORS["std"])
+    front = Front(LOG_MEL, N_MELS, 3, PRIORS.mean, PRIORS.std)
     options = IsolatedOptions(words=2, instances=3, shortest=0.1)
     made, anew = IsolatedBatcher([corpus()], front, options), batcher(front)
     stored = [IsolatedBatcher([corpus()], front, options, folder=tmp_path) for _ in range(2)]
