@@ -29,11 +29,12 @@ _FIXED = {
     "decoder": "ParaformerSANMDecoder",
     "predictor": "CifPredictorV2",
     "encoder_conf.input_layer": "pe",
-    "predictor_conf.threshold": "1.0",
     "predictor_conf.l_order": "1",
     "predictor_conf.r_order": "1",
 }
 """What a configuration has to say for the model to be the one that is built here."""
+_USUAL = {"predictor_conf.threshold": "1", "predictor_conf.smooth_factor": "1", "predictor_conf.noise_threshold": "0"}
+"""What it may leave out, but not say otherwise."""
 
 
 def load(path: Path, config: SpeechConfig | None = None, vocabulary: int | None = None) -> SpeechBranch:
@@ -71,10 +72,10 @@ def save(folder: Path, model: SpeechBranch, cmvn: Cmvn) -> None:
 
 def read_config(path: Path) -> SpeechConfig:
     """Dimensions from FunASR's `config.yaml`; sizes that it leaves to the weights are the default ones."""
-    found = _yaml(_text(path))
-    for key, value in _FIXED.items():
-        if found.get(key) != value:
-            raise EncoderError(f"{path}: {key} is {found.get(key)}, and only {value} can be loaded")
+    found = _USUAL | _yaml(_text(path))
+    for key, value in (_FIXED | _USUAL).items():
+        if found.get(key, "nothing").removesuffix(".0") != value:
+            raise EncoderError(f"{path}: {key} is {found.get(key, 'nothing')}, and only {value} can be loaded")
     for key in ("attention_heads", "linear_units", "kernel_size", "sanm_shfit"):
         if found.get(f"encoder_conf.{key}") != found.get(f"decoder_conf.{key}"):
             raise EncoderError(f"{path}: encoder and decoder differ in {key}, and only equal ones can be loaded")
