@@ -63,8 +63,8 @@ class Predictor(nn.Module):
         """Tokens of frames `hidden` (b, t, d), `lengths` (b,) of them real; and (b,) how many their weights come to.
 
         With `counts` (b,) the weights are scaled to come to that many, else each row gets its tail. In float32 at
-        least, whatever the encoder computes in. Frames that are padding count as zeros, as they do not in FunASR,
-        where what they hold reaches the last real frame and the tail.
+        least, whatever the encoder computes in. Two things differ from FunASR: padding counts as zeros, where there
+        it reaches the last real frame and the tail; and no last token is lost to rounding of the scaled weights.
         """
         with torch.autocast(hidden.device.type, enabled=False):
             mask = real(lengths, hidden.shape[1])

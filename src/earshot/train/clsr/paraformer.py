@@ -53,8 +53,8 @@ class SpeechBranch(nn.Module):
     ) -> Heard:
         """Recognise `features` (b, t, inputs), `lengths` (b,) of whose frames are real, t at least 1.
 
-        With `tokens` (b, n), of which `counts` (b,) are real and n is the largest count, that many are made of each
-        row, and in training some of the wrong ones are given (`hinted`). Padding may hold any number.
+        With `counts` (b,) that many tokens are made of each row; in training some of those that come out wrong are
+        given from `tokens` (b, at least the largest count), whose padding may hold any number.
         """
         frames = self.encoder(features, lengths)
         fired, expected = self.predictor(frames, lengths, counts)
@@ -62,6 +62,7 @@ class SpeechBranch(nn.Module):
         if tokens is not None and self.training and self.config.sampling > 0:
             with torch.no_grad():
                 guessed = self.decoder(vectors, fired.counts, frames, lengths).argmax(2)
+            tokens = tokens[:, : guessed.shape[1]]
             given = hints(guessed, tokens, fired.counts, self.config.sampling)
             right = self.decoder.vectors(tokens.masked_fill(~given, 0)).to(vectors.dtype)
             vectors = torch.where(given.unsqueeze(2), right, vectors)
