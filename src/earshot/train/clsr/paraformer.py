@@ -1,0 +1,104 @@
+"""The speech branch of paper B: speech -> tokens -> word embeddings that a text encoder can read.
+
+In: stacked, normalised log-mel frames, in training also the tokens said; then token scores and a table of embeddings.
+Out: scores of tokens and their times; then embeddings. Knows nothing of files, losses, or text encoders but the table.
+
+arXiv 2511.09282, section on the model; Paraformer is that of Gao et al., arXiv 2206.08317.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from earshot.train.clsr.cif import Predictor
+from earshot.train.clsr.config import SpeechConfig
+from earshot.train.clsr.sanm import Decoder, Encoder, real
+
+VQ_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the speech branch makes of a batch of b stretches with at most n tokens, n at least 1."""
+
+    scores: Tensor
+    """(b, n, vocabulary) before the softmax; they mean nothing after a row's count"""
+    counts: Tensor
+    """(b,) tokens of each row"""
+    fires: Tensor
+    """(b, n) the input frame in which each token ends, a row's length for the tail; -1 after a row's count"""
+    expected: Tensor
+    """(b,) float64: what the weights of the frames come to, neither scaled nor with a tail"""
+
+
+class SpeechBranch(nn.Module):
+    """SAN-M encoder, continuous integrate-and-fire, SAN-M decoder: Paraformer.
+
+    Names and shapes of weights are those of FunASR's `Paraformer`. Where that was trained with an end token, targets
+    here need one too, and it is told at the end of each row.
+    """
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.predictor = Predictor(config)
+        self.decoder = Decoder(config)
+
+    def forward(
+        self, features: Tensor, lengths: Tensor, tokens: Tensor | None = None, counts: Tensor | None = None
+    ) -> Heard:
+        """Recognise `features` (b, t, inputs), `lengths` (b,) of whose frames are real, t at least 1.
+
+        With `counts` (b,) that many tokens are made of each row; in training some of those that come out wrong are
+        given from `tokens` (b, at least the largest count), whose padding may hold any number.
+        """
+        frames = self.encoder(features, lengths)
+        fired, expected = self.predictor(frames, lengths, counts)
+        vectors = fired.vectors
+        if tokens is not None and self.training and self.config.sampling > 0:
+            with torch.no_grad():
+                guessed = self.decoder(vectors, fired.counts, frames, lengths).argmax(2)
+            tokens = tokens[:, : guessed.shape[1]]
+            given = hints(guessed, tokens, fired.counts, self.config.sampling)
+            right = self.decoder.vectors(tokens.masked_fill(~given, 0)).to(vectors.dtype)
+            vectors = torch.where(given.unsqueeze(2), right, vectors)
+        scores = self.decoder(vectors, fired.counts, frames, lengths)
+        return Heard(scores, fired.counts, fired.fires, expected)
+
+
+def hints(guessed: Tensor, tokens: Tensor, counts: Tensor, share: float) -> Tensor:
+    """Which tokens (b, n) the second pass is given: `share` of as many as were `guessed` wrong, rounded down.
+
+    Drawn from all tokens of the row, right or wrong, as FunASR and arXiv 2206.08317 (section on the sampler) do.
+    """
+    there = real(counts, tokens.shape[1])
+    wrong = ((guessed != tokens) & there).sum(1)
+    drawn = torch.rand(tokens.shape, device=tokens.device).masked_fill(~there, 2.0).argsort(1).argsort(1)
+    return drawn < (wrong * share).long().unsqueeze(1)
+
+
+class VectorQuantiser(nn.Module):
+    """Token scores (b, n, v) -> embeddings (b, n, d): the likeliest token's row of a frozen `table` (v, d).
+
+    The gradient is that of the mean of all rows under softmax(scores / 0.1): the one-hot passes it straight through
+    (arXiv 2511.09282, section on the VQ adaptor). The value is the row to the last bit, so that a text encoder meets
+    nothing that it was not trained on.
+    """
+
+    table: Tensor
+
+    def __init__(self, table: Tensor, temperature: float = VQ_TEMPERATURE) -> None:
+        super().__init__()
+        self.register_buffer("table", table.detach(), persistent=False)
+        self.temperature = temperature
+
+    def forward(self, scores: Tensor) -> Tensor:
+        rows = self.table[scores.argmax(2)]
+        if not (torch.is_grad_enabled() and scores.requires_grad):
+            return rows
+        mean = torch.softmax(scores.to(self.table.dtype) / self.temperature, 2) @ self.table
+        return rows + (mean - mean.detach())
