@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,12 +46,12 @@ class Towers:
     @cached_property
     def audio(self) -> InferenceSession:
         """The network of spoken words."""
-        return _open(self.folder / f"{self.name}-audio.onnx")
+        return open_network(self.folder / f"{self.name}-audio.onnx")
 
     @cached_property
     def text(self) -> InferenceSession:
         """The network of written words."""
-        return _open(self.folder / f"{self.name}-text.onnx")
+        return open_network(self.folder / f"{self.name}-text.onnx")
 
 
 def first_pronunciations(texts: Sequence[str]) -> list[tuple[str, ...]]:
@@ -117,7 +117,13 @@ def batches(lengths: Sequence[int]) -> list[list[int]]:
     return made
 
 
-def _open(path: Path) -> InferenceSession:
+def identity(digests: Iterable[str]) -> str:
+    """Names the weights that files of these SHA-256 hold."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]
+
+
+def open_network(path: Path) -> InferenceSession:
+    """An ONNX graph, on one thread. EncoderError where ONNX Runtime cannot open it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

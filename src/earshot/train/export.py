@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,16 @@ def export(model: WordModel, priors: Priors, card: str, folder: Path, name: str 
     arrays = {
         "prior_mean": priors.mean,
         "prior_std": priors.std,
-        "projection": _array(model.audio.project.weight),
-        "phone_weights": _array(model.audio.phone.weight),
-        "phone_bias": _array(model.audio.phone.bias),
-        "border_weights": _array(model.audio.border.weight),
-        "border_bias": _array(model.audio.border.bias),
+        "projection": array(model.audio.project.weight),
+        "phone_weights": array(model.audio.phone.weight),
+        "phone_bias": array(model.audio.phone.bias),
+        "border_weights": array(model.audio.border.weight),
+        "border_bias": array(model.audio.border.bias),
         "phone_seconds": priors.phone_seconds,
     }
     np.savez(folder / f"{name}.npz", **{key: value.astype(np.float32) for key, value in arrays.items()})  # type: ignore[arg-type]
     write_lexicon(folder / f"{name}-text.onnx", model.config.dim, folder / f"{name}{LEXICON}")
-    _write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}{end}" for end in FILES])
+    write_card(f"{card.rstrip()}\n\n{UNCALIBRATED}", folder, name, [f"{name}{end}" for end in FILES])
 
 
 def export_isolated(model: IsolatedModel, priors: Priors | None, card: str, folder: Path, name: str = "word") -> None:
@@ -74,14 +75,14 @@ def export_isolated(model: IsolatedModel, priors: Priors | None, card: str, fold
     config, more = model.config, []
     networks = {"audio": final_states_graph(model.audio, None, config.n_mels * config.stack)}
     if config.text:
-        embedding = _array(model.embedding.weight)
+        embedding = array(model.embedding.weight)
         networks["text"] = final_states_graph(model.text_tower, embedding, config.phone_embedding)
     _write_networks(networks, folder, name)
     if priors is not None:
         np.savez(folder / f"{name}.npz", prior_mean=priors.mean, prior_std=priors.std)
         more.append(f"{name}.npz")
     front = f'kind = "isolated"\nfeatures = "{config.features}"\nn_mels = {config.n_mels}\nstack = {config.stack}\n'
-    _write_card(f"{front}{card.rstrip()}\n", folder, name, [*(f"{name}-{n}.onnx" for n in networks), *more])
+    write_card(f"{front}{card.rstrip()}\n", folder, name, [*(f"{name}-{n}.onnx" for n in networks), *more])
 
 
 def training(trained: Checkpoint, log: Path) -> str:
@@ -115,19 +116,24 @@ def write_lexicon(tower: Path, dim: int, path: Path) -> None:
 def _write_networks(networks: dict[str, onnx.ModelProto], folder: Path, name: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, graph in networks.items():
-        path = folder / f"{name}-{suffix}.onnx"
-        whole = path.with_suffix(".fp32")
-        onnx.save(graph, str(whole))
-        quantize_dynamic(whole, path, op_types_to_quantize=["LSTM", "MatMul"], weight_type=QuantType.QInt8)
-        whole.unlink()
+        write_int8(graph, folder / f"{name}-{suffix}.onnx")
 
 
-def _write_card(card: str, folder: Path, name: str, files: list[str]) -> None:
+def write_int8(graph: onnx.ModelProto, path: Path, **how: bool) -> None:
+    """Write a graph with LSTM and matrix weights as int8; `how` as for `quantize_dynamic`."""
+    whole = path.with_suffix(".fp32")
+    onnx.save(graph, str(whole))
+    quantize_dynamic(whole, path, op_types_to_quantize=["LSTM", "MatMul"], weight_type=QuantType.QInt8, **how)
+    whole.unlink()
+
+
+def write_card(card: str, folder: Path, name: str, files: Sequence[str]) -> None:
+    """Write the card of `files`, which lie in `folder`."""
     digests = "".join(f'"{f}" = "{hashlib.sha256((folder / f).read_bytes()).hexdigest()}"\n' for f in files)
     (folder / f"{name}.toml").write_text(f"{card}\n[files]\n{digests}")
 
 
-class _Graph:
+class Graph:
     """Collects nodes and weights; every method returns the name of its output."""
 
     def __init__(self) -> None:
@@ -181,8 +187,13 @@ class _Graph:
 
     def linear(self, x: str, layer: torch.nn.Linear) -> str:
         """x @ weight.T + bias."""
-        product = self.add("MatMul", x, self.const(_array(layer.weight).T))
-        return self.add("Add", product, self.const(_array(layer.bias)))
+        product = self.add("MatMul", x, self.const(array(layer.weight).T))
+        return self.add("Add", product, self.const(array(layer.bias)))
+
+    def norm(self, x: str, layer: torch.nn.LayerNorm) -> str:
+        """Rows normalised, scaled and shifted."""
+        weights = (self.const(array(layer.weight)), self.const(array(layer.bias)))
+        return self.add("LayerNormalization", x, *weights, axis=-1, epsilon=layer.eps)
 
     def model(self, inputs: list[Any], out: str, shape: list[Any]) -> onnx.ModelProto:
         """The checked model with one output."""
@@ -196,17 +207,16 @@ class _Graph:
 
 def audio_graph(tower: AudioTower) -> onnx.ModelProto:
     """mel (b, t, N_MELS) float32, zero after lengths (b,) int32 -> frames (b, ceil(t/4), frame_dim)."""
-    g = _Graph()
+    g = Graph()
     x = g.add("Transpose", "mel", perm=[0, 2, 1])
     lengths = "lengths"
     for conv in (tower.conv1, tower.conv2):
-        weights = (g.const(_array(conv.weight)), g.const(_array(conv.bias)))
+        weights = (g.const(array(conv.weight)), g.const(array(conv.bias)))
         x = g.add("Gelu", g.add("Conv", x, *weights, strides=[2], pads=[2, 2]))
         lengths = g.halve(lengths)
         x = g.add("Mul", x, g.mask(x, lengths, axis=2))
     x = g.add("Transpose", x, perm=[2, 0, 1])
-    norm = (g.const(_array(tower.norm.weight)), g.const(_array(tower.norm.bias)))
-    x = g.add("LayerNormalization", x, *norm, axis=-1, epsilon=tower.norm.eps)
+    x = g.norm(x, tower.norm)
     for layer in tower.lstm:
         assert isinstance(layer, BiLSTM)
         x = g.lstm(x, lengths, layer)
@@ -220,8 +230,8 @@ def audio_graph(tower: AudioTower) -> onnx.ModelProto:
 
 def text_graph(tower: TextTower) -> onnx.ModelProto:
     """phones (b, n) int64, lengths (b,) int32 -> unit vectors (b, dim)."""
-    g = _Graph()
-    x = g.add("Gather", g.const(_array(tower.embedding.weight)), "phones")
+    g = Graph()
+    x = g.add("Gather", g.const(array(tower.embedding.weight)), "phones")
     x = g.lstm(g.add("Transpose", x, perm=[1, 0, 2]), "lengths", tower.lstm)
     x = g.linear(g.add("Gelu", g.linear(x, tower.hidden)), tower.out)
     x = g.add("Transpose", x, perm=[1, 0, 2])
@@ -237,7 +247,7 @@ def text_graph(tower: TextTower) -> onnx.ModelProto:
 
 def final_states_graph(tower: FinalStates, embedding: NDArray[np.float32] | None, inputs: int) -> onnx.ModelProto:
     """x (b, t, inputs) float32, or phones (b, n) int64 and their `embedding`; lengths (b,) int32 -> unit (b, dim)."""
-    g = _Graph()
+    g = Graph()
     if embedding is None:
         x = "x"
         first = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", "t", inputs])
@@ -256,7 +266,8 @@ def final_states_graph(tower: FinalStates, embedding: NDArray[np.float32] | None
     return g.model([first, lengths], x, ["b", tower.out.out_features])
 
 
-def _array(parameter: torch.Tensor | None) -> NDArray[np.float32]:
+def array(parameter: torch.Tensor | None) -> NDArray[np.float32]:
+    """A weight of a layer."""
     assert parameter is not None
     values: NDArray[np.float32] = parameter.detach().cpu().numpy()
     return values
@@ -264,7 +275,7 @@ def _array(parameter: torch.Tensor | None) -> NDArray[np.float32]:
 
 def _gates(parameter: torch.Tensor) -> NDArray[np.float32]:
     """PyTorch orders the gates input, forget, cell, output; ONNX input, output, forget, cell."""
-    i, f, c, o = np.split(_array(parameter), 4)
+    i, f, c, o = np.split(array(parameter), 4)
     return np.concatenate([i, o, f, c])
 
 
