@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from earshot.features import Cmvn
@@ -72,7 +73,7 @@ def save(folder: Path, model: SpeechBranch, cmvn: Cmvn) -> None:
 
 def read_config(path: Path) -> SpeechConfig:
     """Dimensions from FunASR's `config.yaml`; sizes that it leaves to the weights are the default ones."""
-    found = _USUAL | _yaml(_text(path))
+    found = _USUAL | _settings(path)
     for key, value in (_FIXED | _USUAL).items():
         if found.get(key, "nothing").removesuffix(".0") != value:
             raise EncoderError(f"{path}: {key} is {found.get(key, 'nothing')}, and only {value} can be loaded")
@@ -159,53 +160,53 @@ def _text(path: Path) -> str:
         raise EncoderError(f"{path}: not a text file") from error
 
 
-def _yaml(text: str) -> dict[str, str]:
-    """`key` and `section.key` of the plain two-level mappings that FunASR writes; other YAML is passed over."""
-    found, section = {}, ""
-    for line in text.splitlines():
-        parts = re.match(r"(\s*)(\w+):(?:\s+([^#]*))?", line)
-        if parts is None:
-            continue
-        indent, key, value = parts[1], parts[2], (parts[3] or "").strip(" '\"")
-        if not indent:
-            section = key
-        found[f"{section}.{key}" if indent else key] = value
+def _settings(path: Path) -> dict[str, str]:
+    """`key` and `section.key` of a YAML file of plain values and mappings of such, as text."""
+    try:
+        tables = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise EncoderError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(tables, dict):
+        raise EncoderError(f"{path}: not a configuration of Paraformer")
+    found = {}
+    for name, value in tables.items():
+        for key, inner in value.items() if isinstance(value, dict) else [(None, value)]:
+            found[name if key is None else f"{name}.{key}"] = str(inner)
     return found
 
 
 def _config_text(config: SpeechConfig) -> str:
-    blocks = (
-        f"    attention_heads: {config.heads}\n    linear_units: {config.hidden}\n    kernel_size: {config.kernel}\n"
-        f"    sanm_shfit: {config.shift}\n    dropout_rate: {config.dropout}\n"
-    )
-    return f"""\
-model: Paraformer
-model_conf:
-    ctc_weight: 0.0
-    sampling_ratio: {config.sampling}
-    share_embedding: {str(config.shared).lower()}
-encoder: SANMEncoder
-encoder_conf:
-    output_size: {config.dim}
-    num_blocks: {config.encoder_blocks}
-    attention_dropout_rate: {config.dropout}
-    input_layer: pe
-{blocks}decoder: ParaformerSANMDecoder
-decoder_conf:
-    num_blocks: {config.decoder_blocks}
-    att_layer_num: {config.decoder_blocks}
-    self_attention_dropout_rate: {config.dropout}
-    src_attention_dropout_rate: {config.dropout}
-{blocks}predictor: CifPredictorV2
-predictor_conf:
-    idim: {config.dim}
-    threshold: 1.0
-    l_order: 1
-    r_order: 1
-    tail_threshold: {config.tail}
-input_size: {config.inputs}
-vocab_size: {config.vocabulary}
-"""
+    blocks = {
+        "attention_heads": config.heads,
+        "linear_units": config.hidden,
+        "kernel_size": config.kernel,
+        "sanm_shfit": config.shift,
+        "dropout_rate": config.dropout,
+    }
+    encoder = {"output_size": config.dim, "num_blocks": config.encoder_blocks, "input_layer": "pe"}
+    decoder = {"num_blocks": config.decoder_blocks, "att_layer_num": config.decoder_blocks}
+    tables = {
+        "model": "Paraformer",
+        "model_conf": {"ctc_weight": 0.0, "sampling_ratio": config.sampling, "share_embedding": config.shared},
+        "encoder": "SANMEncoder",
+        "encoder_conf": encoder | blocks | {"attention_dropout_rate": config.dropout},
+        "decoder": "ParaformerSANMDecoder",
+        "decoder_conf": decoder
+        | blocks
+        | {f"{kind}_attention_dropout_rate": config.dropout for kind in ("self", "src")},
+        "predictor": "CifPredictorV2",
+        "predictor_conf": {
+            "idim": config.dim,
+            "threshold": 1.0,
+            "l_order": 1,
+            "r_order": 1,
+            "tail_threshold": config.tail,
+        },
+        "input_size": config.inputs,
+        "vocab_size": config.vocabulary,
+    }
+    text: str = yaml.safe_dump(tables, sort_keys=False)
+    return text
 
 
 def _cmvn_text(cmvn: Cmvn) -> str:
