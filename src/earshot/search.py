@@ -47,8 +47,8 @@ FAR, NEAR = 20.0, 8.0
 UNASKED = -FAR - 0.001
 """Lies just beyond, and tells a place whose rivals were not asked."""
 LONG = 0.3
-"""Size of a word of eight phones, or of an example of half a second: what is longer is said less often than its places
-seem to tell (most of all spoken phrases). A weight for all sizes would put long words behind short ones."""
+"""Size of an example of half a second. Phrases are said less often than their places seem to tell, most of all spoken
+ones; a weight for all sizes would put long words behind short ones."""
 CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
 
@@ -214,10 +214,14 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
 
 
 def outcome_features(chances: Floats, query: Query) -> Floats:
-    """(n, 2): log odds of chances (n,), and by how much the size of the query is above LONG."""
+    """(n, 2): log odds of chances (n,), and how much longer than a word the query is.
+
+    That is 1 for a typed phrase, and for an example its size above LONG: nobody tells how many words it has.
+    """
     inside = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
     log_odds = np.log(inside / (1 - inside))
-    return np.stack([log_odds, np.full(len(chances), max(0.0, size(query) - LONG))], axis=1).astype(np.float32)
+    longer = max(0.0, size(query) - LONG) if query.spoken else float(len(query.label.split()) > 1)
+    return np.stack([log_odds, np.full(len(chances), longer)], axis=1).astype(np.float32)
 
 
 def size(query: Query) -> float:
