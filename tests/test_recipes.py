@@ -122,3 +122,6 @@ def test_a_recipe_that_is_not_there_is_one_line(
     monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path), str(tmp_path), "--recipe", f"{tmp_path}/no.toml"])
     with pytest.raises(SystemExit, match=r"^run: .*no\.toml: no readable recipe"):
         module.main()
+    (tmp_path / "no.toml").write_text("[corpora]\nnoise = 1.0\n")
+    with pytest.raises(SystemExit, match=r"^run: .*no\.toml says no systems and no tests; the recipes beside"):
+        module.main()

@@ -52,6 +52,8 @@ def main() -> None:
         recipe = with_base(options.recipe)
     except EarshotError as error:
         raise SystemExit(f"run: {error}") from None
+    if missing := [table for table in ("corpora", "systems", "tests") if table not in recipe]:
+        raise SystemExit(f"run: {options.recipe} says no {' and no '.join(missing)}; the recipes beside run.py do")
     corpora = options.work / "corpora"
     for corpus in dict.fromkeys([*recipe["corpora"], *(test.partition(":")[0] for test in recipe["tests"])]):
         prepare(corpus, options.speech, options.work, options.alignments, recipe)
