@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 FOLDER = Path(__file__).parent.parent / "recipes" / "jmcl-librispeech"
 SYSTEMS = """cae-rnn siamese-rnn contrastive-rnn a2e-dwd multiview-rnn clap clap-dwd clap-dwd-1-0_1 clap-dwd-1-0_5
-clap-dwd-1-1 clap-dwd-0_5-0_1 clap-dwd-scaled words-dwd-scaled clap-dwd-log-mel""".split()
+clap-dwd-1-1 clap-dwd-0_5-0_1 clap-dwd-scaled words-dwd-scaled words-dwd-distilled clap-dwd-log-mel""".split()
 
 
 @pytest.fixture

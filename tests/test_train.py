@@ -392,25 +392,6 @@ def test_weights_are_trained_further_on_their_own_priors(tmp_path: Path, monkeyp
         run("further")
 
 
-def test_rivals_are_texts_one_phone_away_that_nobody_says() -> None:
-    from earshot.train.batches import ALIKE, PHONE_ID, rival
-
-    assert sorted(phone for of in ALIKE for phone in of) == sorted(PHONE_ID.values())
-    rng = np.random.default_rng(0)
-    text = (BORDER, *(PHONE_ID[p] for p in "K AE T S".split()), BORDER)
-    for other in (rival(text, rng) for _ in range(50)):
-        assert other != text and other[0] == other[-1] == BORDER and BORDER not in other[1:-1]
-        assert abs(len(other) - len(text)) <= 1
-        if len(other) == len(text):
-            assert sum(a != b for a, b in zip(other, text, strict=True)) == 1
-    made = Batcher([corpus()], BatchOptions(chunks=4, rivals=1.0), PRIORS, seed=1).batch(0)
-    assert len(made.texts) > made.labels.max() + 1
-    assert made.said[3].max() == made.labels.max()
-    batch = {name: torch.as_tensor(getattr(made, name)) for name in Batch.__slots__}
-    losses = WordModel(SMALL).losses(batch, TrainOptions().losses)
-    assert all(torch.isfinite(loss) for loss in losses.values())
-
-
 def test_training_starts_from_given_weights(tmp_path: Path) -> None:
     batcher, another = (Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS, seed=k) for k in (0, 1))
     first = train(batcher, SMALL, TrainOptions(steps=1, workers=0), tmp_path / "first")

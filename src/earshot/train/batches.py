@@ -30,15 +30,6 @@ from earshot.train.transcripts import CorpusError
 from earshot.types import Seconds
 
 PHONE_ID = {phone: k for k, phone in enumerate(PHONES)}
-_KINDS = (
-    "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW",
-    "P B T D K G CH JH",
-    "F V TH DH S Z SH ZH HH",
-    "M N NG",
-    "L R W Y",
-)
-ALIKE = tuple(tuple(PHONE_ID[phone] for phone in kind.split()) for kind in _KINDS)
-"""Vowels, stops, fricatives, nasals, approximants."""
 Ints = NDArray[np.int64]
 CUT: Seconds = 0.02
 """A word counts as inside a chunk when no more than this is cut off."""
@@ -62,8 +53,6 @@ class BatchOptions:
     """Runs of phones for each chunk."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     weights: dict[str, float] = field(default_factory=dict)
-    rivals: float = 0.0
-    """Texts that nobody says, one phone away from one that is said: so many for each, negatives that are hard."""
     unwritten: int = 0
     """Words known by sound alone, in any language, beside the chunks: so many of each batch."""
     unwritten_instances: int = 3
@@ -73,8 +62,8 @@ class BatchOptions:
 class Batch:
     """mel (b, t, N_MELS), lengths (b,); for each half frame (b, HALVES * ceil(t/4)) targets, phone ids or -1, and
     borders, whether a word begins or ends there, or -1; spans: row, start, end, label (s,);
-    texts (u, n) phone ids padded with SILENCE, text_lengths (u,). Label k is row k of texts, of which the last may be
-    said nowhere; labels from u on are words known by sound alone.
+    texts (u, n) phone ids padded with SILENCE, text_lengths (u,). Label k is row k of texts; labels from u on
+    are words known by sound alone.
     said (4, m): row, start, end and label of every place where the phones of a text are said, chosen or not."""
 
     mel: Floats
@@ -264,8 +253,6 @@ def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> 
     names = sorted({s[3] for s in spans})
     number = {name: k for k, name in enumerate(names)}
     said = _said(chunks, names)
-    n_rivals = round(options.rivals * len(names))
-    names += sorted({rival(names[int(k)], rng) for k in rng.integers(len(names), size=n_rivals)} - set(names))
     texts = np.full((len(names), max(map(len, names))), SILENCE)
     for k, name in enumerate(names):
         texts[k, : len(name)] = name
@@ -277,19 +264,6 @@ def collate(chunks: Sequence[_Chunk], rng: Generator, options: BatchOptions) -> 
     return Batch(
         mel, lengths, targets, borders, rows, starts, ends, labels, texts, np.array([len(n) for n in names]), said
     )
-
-
-def rival(name: tuple[int, ...], rng: Generator) -> tuple[int, ...]:
-    """A text one phone away: another phone of the same kind in its place, or one phone more or less."""
-    places = [k for k, phone in enumerate(name) if phone != BORDER]
-    k, kind = places[int(rng.integers(len(places)))], rng.random()
-    if kind < 0.2 and len(places) > 2:
-        return (*name[:k], *name[k + 1 :])
-    if kind < 0.4:
-        return (*name[:k], int(rng.integers(len(PHONES))), *name[k:])
-    alike = next(of for of in ALIKE if name[k] in of)
-    others = [phone for phone in alike if phone != name[k]]
-    return (*name[:k], others[int(rng.integers(len(others)))], *name[k + 1 :])
 
 
 def _said(chunks: Sequence[_Chunk], names: Sequence[tuple[int, ...]]) -> Ints:
