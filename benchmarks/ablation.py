@@ -22,7 +22,7 @@ from benchmarks.run import current_origin
 from earshot import encoders, metrics, query
 from earshot.encoders import WordEncoder
 from earshot.train import calibrate
-from earshot.train.word import held_out, read_recipe
+from earshot.train.recipe import held_out, read_recipe
 from earshot.types import EarshotError
 
 COSINE, ALIGNMENT, BORDERS, RIVALS = (0, 6, 8, 9), (1, 2, 3, 7), (4,), (5,)

@@ -36,8 +36,8 @@ from earshot.encoders import IsolatedEncoder, WordEncoder
 from earshot.features import log_mel
 from earshot.metrics import Detection, Reference
 from earshot.train.corpus import read_corpus
+from earshot.train.recipe import held_out, read_recipe, training_part
 from earshot.train.transcripts import words_of
-from earshot.train.word import held_out, read_recipe, training_part
 from earshot.types import EarshotError, Seconds
 
 SHORTEST, LONGEST = 0.5, 2.0
@@ -113,7 +113,7 @@ def main(
             click.echo(f"{name}, {condition}: {len(test.samples)} utterances, {len(test.words)} words", err=True)
             for label, encoder in encoders.items():
                 row = score(label, encoder, test, windows)
-                _keep(folder / "protocol.jsonl", row)
+                store.put(folder / "protocol.jsonl", row, ("encoder", "test", "condition"))
                 click.echo(json.dumps(row))
     except EarshotError as error:
         raise click.ClickException(str(error)) from None
@@ -330,16 +330,6 @@ def _typed(encoder: Encoder, words: list[str]) -> dict[str, Floats]:
     if isinstance(encoder, IsolatedEncoder) and not encoder.has_text:
         return {}
     return dict(zip(words, encoder.embed_text(words), strict=True))
-
-
-def _keep(path: Path, row: dict[str, Any]) -> None:
-    """Put the row into the file in the place of an earlier one of the same encoder, test and condition."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    key = ("encoder", "test", "condition")
-    rows = [one for one in rows if any(one[name] != row[name] for name in key)]
-    rows.append(row)
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ and MAP (mean average precision over queries) over all of them. A trial is posit
 within the word, negative where the window does not touch it. "pooled": the same windows pooled from one run over the
 utterance instead of cut out. "with lexicon": spoken words drawn to the English words that they may be
 (`WordEncoder.with_lexicon`); such rows know a dictionary, which the paper's do not: do not compare them. In brackets
-the lowest and highest of several seeds. Speeds: trained words/s by wall time, on whatever trained it; embeds words/s by
-processor time of one core that other work shared: compare ratios.
+the lowest and highest of several seeds; without them a figure is of one seed. Speeds: trained words/s by wall time,
+on whatever trained it; embeds words/s by processor time of one core that other work shared: compare ratios.
 """
 PARTS = ("IV", "OOV")
 
@@ -95,12 +95,14 @@ def _counts(found: dict[str, Any]) -> str:
 
 
 def _detection(test: str, systems: dict[str, list[Row]]) -> Iterator[str]:
-    ways = [(name, way) for name, rows in systems.items() for way in rows[0].get("windows", {})]
+    ways = dict.fromkeys(
+        (name, way) for name, rows in systems.items() for row in rows for way in row.get("windows", {})
+    )
     if not ways:
         return
     for kind, title in (("spoken", "STD, spoken queries"), ("typed", "KWS, typed queries")):
         found = {way: [row.get("windows", {}).get(way[1], {}).get(kind) for row in systems[way[0]]] for way in ways}
-        found = {way: figures for way, figures in found.items() if all(figures)}
+        found = {way: known for way, figures in found.items() if (known := [of for of in figures if of])}
         if found:
             yield f"## {test}: {title}\n"
             yield from _detection_table(found)

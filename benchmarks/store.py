@@ -103,3 +103,11 @@ def _write(path: Path, rows: Iterable[Any]) -> Path:
 
 def _read(path: Path) -> list[Any]:
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
+
+
+def put(path: Path, row: dict[str, Any], key: tuple[str, ...]) -> None:
+    """Put a row into a file of JSON lines, in the place of an earlier one with the same values of `key`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [one for one in rows if any(one[name] != row[name] for name in key)]
+    path.write_text("".join(json.dumps(one) + "\n" for one in [*rows, row]))

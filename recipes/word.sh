@@ -11,7 +11,7 @@
 set -eu
 speech=$1 work=$2 recipe=${3:-recipes/word.toml} out=${4:-$2/weights/$(basename "${3:-word}" .toml)}
 name=$(basename "$recipe" .toml)
-of() { python -c "from earshot.train.word import Path, read_recipe; recipe = read_recipe(Path('$recipe')); print($1)"; }
+of() { python -c "from earshot.train.recipe import Path, read_recipe; recipe = read_recipe(Path('$recipe')); print($1)"; }
 hours=$(of "recipe['synthetic_hours']") steps=$(of "recipe['train']['steps']") corpora=$(of "*recipe['corpora']")
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 

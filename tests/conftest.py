@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import wave
@@ -83,6 +84,36 @@ def talk(tmp_path: Path) -> Talk:
         return path
 
     return write
+
+
+PIECES = [
+    *"[PAD] [UNK] [CLS] [SEP] [MASK] un ##aff ##able ##s the tele ##scope who paid for cafe".split(),
+    *"? ! ' $ 望 远 a ##b 12 ##3 at cat dog".split(),
+]
+LIMIT = 14
+"""Word pieces that the text encoder of `published` takes."""
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as BERT-like encoders are published in, with small random weights."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("published")
+    torch.manual_seed(1)
+    config = transformers.BertConfig(
+        vocab_size=len(PIECES) + 3,  # some tables are longer than their vocabulary
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=LIMIT + 2,
+        initializer_range=0.3,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(PIECES))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": LIMIT}))
+    return folder
 
 
 def noise_corpus(seed: int = 0) -> Corpus:

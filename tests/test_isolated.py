@@ -200,7 +200,8 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 @pytest.mark.parametrize("name", ["paper", "laptop", "mini"])
 def test_every_system_of_the_recipes_can_be_built(name: str) -> None:
     from earshot.train.loop import TrainOptions
-    from earshot.train.word import configuration, read_recipe, with_base
+    from earshot.train.recipe import read_recipe, with_base
+    from earshot.train.word import configuration
 
     path = RECIPES / "jmcl-librispeech" / f"{name}.toml"
     systems = with_base(path)["systems"]
@@ -222,7 +223,8 @@ def test_recipes_of_spans_can_be_built(name: str) -> None:
     from earshot.train.batches import BatchOptions
     from earshot.train.loop import TrainOptions
     from earshot.train.model import WordConfig, WordModel
-    from earshot.train.word import configuration, read_recipe
+    from earshot.train.recipe import read_recipe
+    from earshot.train.word import configuration
 
     recipe = read_recipe(RECIPES / f"{name}.toml")
     config = configuration(recipe)

@@ -11,18 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import LIMIT, PIECES
 
 from earshot.encoders import wordpiece
 from earshot.encoders.text import TextEncoder, load_text
 from earshot.encoders.wordpiece import WordPiece
 from earshot.types import EncoderError
 
-PIECES = [
-    *"[PAD] [UNK] [CLS] [SEP] [MASK] un ##aff ##able ##s the tele ##scope who paid for cafe".split(),
-    *"? ! ' $ 望 远 a ##b 12 ##3".split(),
-]
 TEXTS = ["Who paid for the telescope?", "unaffable", "the café's 望远 $123!", "", "zebra the zebra"]
-LIMIT = 14
 
 
 def pieces_of(text: str, lower: bool = True) -> list[str]:
@@ -78,28 +74,6 @@ def test_a_file_that_is_no_vocabulary_is_one_line(tmp_path: Path, content: bytes
     with pytest.raises(EncoderError, match=r"vocabulary\.txt: .*") as error:
         wordpiece.read(path, lower=True)
     assert "\n" not in str(error.value)
-
-
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as BERT-like encoders are published in, with small random weights."""
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("published")
-    torch.manual_seed(1)
-    config = transformers.BertConfig(
-        vocab_size=len(PIECES) + 3,  # some tables are longer than their vocabulary
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=LIMIT + 2,
-        initializer_range=0.3,
-    )
-    transformers.BertModel(config).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(PIECES))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": LIMIT}))
-    return folder
 
 
 @pytest.fixture
@@ -248,7 +222,7 @@ def _change(path: Path, **values: Any) -> None:
         (lambda folder: _change(folder / "config.json", model_type="roberta"), "'roberta'; Earshot takes BERT's alone"),
         (lambda folder: _change(folder / "config.json", num_hidden_layers=3), "the weights lack 16 arrays"),
         (lambda folder: (folder / "vocab.txt").unlink(), "neither tokenizer.json nor vocab.txt"),
-        (lambda folder: (folder / "vocab.txt").write_text("\n".join([*PIECES, *"bcdefg"])), "word pieces for 29"),
+        (lambda folder: (folder / "vocab.txt").write_text("\n".join([*PIECES, *"bcdefg"])), "word pieces for 32"),
     ],
 )
 def test_folders_without_a_usable_encoder_are_one_line(copied: Path, harm: Callable[[Path], Any], said: str) -> None:

@@ -18,9 +18,10 @@ from earshot.encoders.clock import BORDER, HALVES, SILENCE, frame_count  # noqa:
 from earshot.features import N_MELS, SAMPLE_RATE  # noqa: E402
 from earshot.train.batches import Batch, Batcher, BatchOptions, half_borders, half_phones  # noqa: E402
 from earshot.train.corpus import read_corpus  # noqa: E402
-from earshot.train.loop import TrainingError, TrainOptions, train  # noqa: E402
+from earshot.train.loop import TrainOptions, train  # noqa: E402
 from earshot.train.model import TextTower, WordConfig, WordModel  # noqa: E402
 from earshot.train.priors import Priors  # noqa: E402
+from earshot.train.recipe import TrainingError  # noqa: E402
 from earshot.train.transcripts import CorpusError, words_of  # noqa: E402
 
 SMALL = WordConfig(front=16, hidden=12, layers=2, frame_dim=8, dim=8, phone_embedding=6, text_hidden=7, dropout=0.0)
@@ -449,7 +450,8 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_recipe_has_systems_that_change_parts_of_it(tmp_path: Path) -> None:
-    from earshot.train.word import configuration, read_recipe
+    from earshot.train.recipe import read_recipe
+    from earshot.train.word import configuration
 
     path = tmp_path / "recipe.toml"
     path.write_text(

@@ -26,7 +26,7 @@ from queue import SimpleQueue
 
 import torch
 
-from earshot.train.word import with_base
+from earshot.train.recipe import with_base
 from earshot.types import EarshotError
 
 HERE = Path(__file__).resolve().parent

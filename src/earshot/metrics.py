@@ -435,3 +435,24 @@ def _codes(labels: Sequence[object], n: int) -> Integers:
         raise ValueError(f"{n} embeddings but {len(labels)} labels")
     codes: dict[object, int] = {}
     return np.array([codes.setdefault(label, len(codes)) for label in labels], dtype=np.int64)
+
+
+def ranks(scores: ArrayLike, relevant: ArrayLike) -> Integers:
+    """Rank (q,), 1 the best, of the one relevant passage of each query: scores (q, p), relevant (q,) in [0, p).
+
+    Passages with the same score come before it: equal scores are no merit.
+    """
+    values, rows = np.asarray(scores), np.asarray(relevant)
+    own = values[np.arange(len(values)), rows]
+    found: Integers = (values >= own[:, None]).sum(axis=1)
+    return found
+
+
+def recall_at(found: ArrayLike, k: int) -> float:
+    """Share of queries whose passage has a rank of at most k (R@k)."""
+    return float(np.mean(np.asarray(found) <= k))
+
+
+def mean_reciprocal_rank(found: ArrayLike) -> float:
+    """Mean of one over the rank (MRR)."""
+    return float(np.mean(1 / np.asarray(found)))

@@ -329,12 +329,34 @@ def pronounce(text: str, *, most: int = 4) -> list[Pronunciation]:
     return _combine(slots, most)
 
 
+def read_out(text: str) -> list[tuple[str, Pronunciation]]:
+    """The words of a text of any length as a speaker would usually say them, each with its usual pronunciation.
+
+    Lower case, without signs: "In 1984" gives in, nineteen, eighty, four; "BBC" is one word of seven phones. QueryError
+    for a text in another script.
+    """
+    words: list[tuple[str, Pronunciation]] = []
+    for piece in _PIECE.finditer(_latin(text)):
+        reading = _readings(piece)[0]
+        said = [(word, _word(word)[0]) for word in reading]
+        if piece["word"] or piece["initials"]:
+            written = piece.group().lower().replace(".", "")
+            said = [(written, tuple(phone for _, phones in said for phone in phones))]
+        words += said
+    return words
+
+
 def _plain(text: str) -> str:
     """The query without accents and fancy forms; raises QueryError for what is empty, too long or not Latin script."""
     if not text.strip():
         raise QueryError("the query is empty; type a word or a phrase")
     if len(text) > LONGEST_QUERY:
         raise QueryError(f"the query has {len(text)} characters; Earshot finds words and phrases up to {LONGEST_QUERY}")
+    return _latin(text)
+
+
+def _latin(text: str) -> str:
+    """A text without accents and fancy forms. QueryError where it is in another script."""
     known = "".join(c for c in text.translate(_LETTERS) if unicodedata.category(c) != "So" or c in _SYMBOLS)
     plain = "".join(c for c in unicodedata.normalize("NFKD", known) if unicodedata.category(c) != "Mn")
     for letter in plain:

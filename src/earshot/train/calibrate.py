@@ -33,8 +33,8 @@ from earshot.query import Query, example_queries, hypotheses, typed_query
 from earshot.search import EDGE, MARGIN_FEATURE, UNASKED, Haystack, find_places, measure, outcome_features
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
+from earshot.train.recipe import held_out, read_recipe
 from earshot.train.transcripts import CorpusError
-from earshot.train.word import held_out, read_recipe
 from earshot.types import EarshotError, Seconds
 
 RIDGE = 1e-7

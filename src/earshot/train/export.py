@@ -30,9 +30,10 @@ from earshot.encoders.word import LEXICON
 from earshot.features import N_MELS
 from earshot.train.isolated import FinalStates, IsolatedModel, sinusoids
 from earshot.train.lexicon import word_priors
-from earshot.train.loop import LOG, Checkpoint, TrainingError, checkpoint
+from earshot.train.loop import LOG, Checkpoint, checkpoint
 from earshot.train.model import AudioTower, BiLSTM, TextTower, WordModel
 from earshot.train.priors import Priors
+from earshot.train.recipe import TrainingError
 from earshot.types import EarshotError
 
 OPSET = 20
@@ -295,6 +296,10 @@ def main() -> None:
         card += f"\n\n{training(trained, arguments.checkpoint.with_name(LOG))}"
         if isinstance(trained.model, IsolatedModel):
             export_isolated(trained.model, trained.priors, card, arguments.out)
+        elif not isinstance(trained.model, WordModel):
+            raise TrainingError(
+                f"{arguments.checkpoint}: a passage model; python -m earshot.train.clsr.export takes it"
+            )
         elif trained.priors is None:
             raise TrainingError(f"{arguments.checkpoint} has no priors; train it with this version of the program")
         else:

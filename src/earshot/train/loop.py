@@ -13,7 +13,7 @@ import pickle
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,19 +23,26 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from earshot.train.batches import Batch
+from earshot.train.clsr.batches import PassageBatch
+from earshot.train.clsr.model import PassageConfig, PassageModel
 from earshot.train.isolated import IsolatedConfig, IsolatedModel
 from earshot.train.losses import UnknownLoss
 from earshot.train.model import WordConfig, WordModel
 from earshot.train.priors import Priors
-from earshot.types import EarshotError
+from earshot.train.recipe import TrainingError
 
-MODELS = {"spans": (WordConfig, WordModel), "isolated": (IsolatedConfig, IsolatedModel)}
-"""Kinds of model: ours, which pools spans from running speech, and the paper's, which is given isolated words."""
+MODELS = {
+    "spans": (WordConfig, WordModel),
+    "isolated": (IsolatedConfig, IsolatedModel),
+    "passages": (PassageConfig, PassageModel),
+}
+"""Kinds of model: of words, ours, which pools spans from running speech, and paper A's, which is given isolated ones;
+and paper B's, of passages."""
 LAST, LOG = "last.pt", "log.jsonl"
 """In a run's folder: its state, and one line of JSON for every 20 steps."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-Model = WordModel | IsolatedModel
-Config = WordConfig | IsolatedConfig
+Model = WordModel | IsolatedModel | PassageModel
+Config = WordConfig | IsolatedConfig | PassageConfig
 
 
 class Batches(Protocol):
@@ -48,7 +55,7 @@ class Batches(Protocol):
         """Of what it makes features with; they are kept with the weights."""
         ...
 
-    def batch(self, step: int, rank: int = 0) -> Batch:
+    def batch(self, step: int, rank: int = 0) -> Batch | PassageBatch:
         """The batch of this step; the same for the same seed, step and rank."""
         ...
 
@@ -80,10 +87,6 @@ class TrainOptions:
     def weights(self, step: int) -> dict[str, float]:
         """The losses of a step, counted from 1, and their weights."""
         return self.pretrain_losses if step <= self.pretrain_steps else self.losses
-
-
-class TrainingError(EarshotError):
-    """Training cannot go on; the message says at which step and what to do."""
 
 
 def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path, start: Path | None = None) -> Model:
@@ -173,7 +176,8 @@ def one_cycle(progress: float, warm_up: float) -> float:
 
 def build(config: Config) -> Model:
     """A new model of the configuration's kind."""
-    return WordModel(config) if isinstance(config, WordConfig) else IsolatedModel(config)
+    of: Any = next(model for kind, model in MODELS.values() if kind is type(config))
+    return of(config)  # type: ignore[no-any-return]
 
 
 class Checkpoint(NamedTuple):
@@ -251,8 +255,8 @@ class _Batches(Dataset[dict[str, Any]]):
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         torch.set_num_threads(1)
-        batch: Batch = self.batcher.batch(step, self.rank)
-        return {name: getattr(batch, name) for name in Batch.__slots__}
+        batch = self.batcher.batch(step, self.rank)
+        return {each.name: getattr(batch, each.name) for each in fields(batch)}
 
 
 def _loader(batcher: Batches, step: int, options: TrainOptions, rank: int) -> Iterator[dict[str, Any]]:

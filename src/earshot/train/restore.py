@@ -20,9 +20,10 @@ from onnx import numpy_helper
 from torch import nn
 
 from earshot.encoders import WordEncoder, load_folder
-from earshot.train.loop import Checkpoint, TrainingError, save
+from earshot.train.loop import Checkpoint, save
 from earshot.train.model import BiLSTM, WordConfig, WordModel
 from earshot.train.priors import Priors
+from earshot.train.recipe import TrainingError
 from earshot.types import EarshotError
 
 Floats = NDArray[np.float32]

@@ -60,7 +60,7 @@ class Predictor(nn.Module):
         self.cif_output = nn.Linear(config.dim, 1)
 
     def forward(self, hidden: Tensor, lengths: Tensor, counts: Tensor | None = None) -> tuple[Tokens, Tensor]:
-        """Tokens of frames `hidden` (b, t, d), `lengths` (b,) of them real; and (b,) how many their weights come to.
+        """Tokens of frames `hidden` (b, t, d), `lengths` (b,) of them real; and the weights (b, t) as they come.
 
         With `counts` (b,) the weights are scaled to come to that many, else each row gets its tail. In float32 at
         least, whatever the encoder computes in. Two things differ from FunASR: padding counts as zeros, where there
@@ -70,12 +70,11 @@ class Predictor(nn.Module):
             mask = real(lengths, hidden.shape[1])
             hidden = (hidden if hidden.dtype == torch.float64 else hidden.float()) * mask.unsqueeze(2)
             alphas = self.alphas(hidden) * mask
-            sums = alphas.double().sum(1)
             if counts is not None:
-                scale = counts / sums.clamp(min=torch.finfo(torch.float32).tiny)
-                return cif(hidden, alphas * scale.unsqueeze(1), counts), sums
-            alphas = pad(alphas, (0, 1)).scatter(1, lengths.long().unsqueeze(1), self.tail)
-            return cif(pad(hidden, (0, 0, 0, 1)), alphas), sums
+                scale = counts / alphas.double().sum(1).clamp(min=torch.finfo(torch.float32).tiny)
+                return cif(hidden, alphas * scale.unsqueeze(1), counts), alphas
+            with_tail = pad(alphas, (0, 1)).scatter(1, lengths.long().unsqueeze(1), self.tail)
+            return cif(pad(hidden, (0, 0, 0, 1)), with_tail), alphas
 
     def alphas(self, hidden: Tensor) -> Tensor:
         """Weights (b, t) in (0, 1) of frames (b, t, d)."""

@@ -34,6 +34,8 @@ class SpeechConfig:
     tail: float = TAIL
     shared: bool = True
     """The vector of a token, which the sampler gives, is its row of the output layer and not of a table of its own."""
+    table: int = 0
+    """Values of each row of the output layer where that is a frozen table (`earshot.train.clsr.tokens`); 0: learned."""
     sampling: float = 0.75
     """Share of the wrong tokens of the first pass for which the second pass is given right ones (lambda)."""
 

@@ -30,8 +30,13 @@ class Heard:
     """(b,) tokens of each row"""
     fires: Tensor
     """(b, n) the input frame in which each token ends, a row's length for the tail; -1 after a row's count"""
-    expected: Tensor
-    """(b,) float64: what the weights of the frames come to, neither scaled nor with a tail"""
+    weights: Tensor
+    """(b, t) of the frames, neither scaled nor with a tail"""
+
+    @property
+    def expected(self) -> Tensor:
+        """(b,) float64: the tokens that the weights come to."""
+        return self.weights.double().sum(1)
 
 
 class SpeechBranch(nn.Module):
@@ -57,7 +62,7 @@ class SpeechBranch(nn.Module):
         given from `tokens` (b, at least the largest count), whose padding may hold any number.
         """
         frames = self.encoder(features, lengths)
-        fired, expected = self.predictor(frames, lengths, counts)
+        fired, weights = self.predictor(frames, lengths, counts)
         vectors = fired.vectors
         if tokens is not None and self.training and self.config.sampling > 0:
             with torch.no_grad():
@@ -67,7 +72,7 @@ class SpeechBranch(nn.Module):
             right = self.decoder.vectors(tokens.masked_fill(~given, 0)).to(vectors.dtype)
             vectors = torch.where(given.unsqueeze(2), right, vectors)
         scores = self.decoder(vectors, fired.counts, frames, lengths)
-        return Heard(scores, fired.counts, fired.fires, expected)
+        return Heard(scores, fired.counts, fired.fires, weights)
 
 
 def hints(guessed: Tensor, tokens: Tensor, counts: Tensor, share: float) -> Tensor:

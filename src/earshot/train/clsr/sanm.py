@@ -13,7 +13,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, relu, scaled_dot_product_attention
+from torch.nn.functional import linear, pad, relu, scaled_dot_product_attention
 
 from earshot.train.clsr.config import SpeechConfig
 
@@ -171,6 +171,28 @@ class DecoderBlock(nn.Module):
         return x + self.dropout(self.src_attn(self.norm3(x), frames, frame_mask))  # type: ignore[no-any-return]
 
 
+class TableOutput(nn.Module):
+    """An output layer (.., dim) -> (.., vocabulary) whose rows are a frozen table, seen through a learned matrix.
+
+    So tokens that are seldom or never said are scored by what they share with others. Ours.
+    """
+
+    table: Tensor
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(config.vocabulary, config.table))
+        self.into = nn.Linear(config.dim, config.table, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(self.into(x), self.table, self.bias)
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """(.., dim): the rows of `tokens` as those of the whole layer are."""
+        return self.table[tokens] @ self.into.weight
+
+
 class Decoder(nn.Module):
     """Token vectors (b, n, dim) and encoder frames (b, t, dim) -> scores (b, n, vocabulary), all tokens at once."""
 
@@ -180,7 +202,7 @@ class Decoder(nn.Module):
         self.decoders = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_blocks))
         self.decoders3 = nn.ModuleList([DecoderBlock(config, last=True)])
         self.after_norm = Norm(config.dim)
-        self.output_layer = nn.Linear(config.dim, config.vocabulary)
+        self.output_layer = TableOutput(config) if config.table else nn.Linear(config.dim, config.vocabulary)
 
     def forward(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
         """`counts` (b,) and `lengths` (b,) count the tokens and the frames that are not padding."""
@@ -192,6 +214,8 @@ class Decoder(nn.Module):
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """(b, n, dim): what stands for each of `tokens` (b, n) where the sampler gives it."""
-        if self.embed is None:
-            return self.output_layer.weight[tokens]
-        return self.embed[0](tokens)  # type: ignore[no-any-return]
+        if self.embed is not None:
+            return self.embed[0](tokens)  # type: ignore[no-any-return]
+        if isinstance(self.output_layer, TableOutput):
+            return self.output_layer.rows(tokens)
+        return self.output_layer.weight[tokens]

@@ -102,6 +102,8 @@ def load(source: str | Path, download: bool = False, frozen: bool = True) -> Tex
     Pooling as `1_Pooling/config.json` says; without it [CLS] for BGE, by its name, and else the mean. EncoderError, one
     line, for a folder without such a model.
     """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     folder = _folder(source, download)
     if not any((folder / file).exists() for file in ("tokenizer.json", "vocab.txt")):
         raise EncoderError(f"{folder}: neither tokenizer.json nor vocab.txt")
@@ -278,8 +280,6 @@ def main() -> None:
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
         try:
             card = arguments.card.read_text()

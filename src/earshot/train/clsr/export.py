@@ -1,0 +1,103 @@
+"""A trained passage model -> the files that `earshot.encoders.passage` reads.
+
+In: a checkpoint, the card of the weights. Out: two ONNX networks with int8 matrices, and the card beside those of the
+text encoder (`earshot.train.clsr.text`). Knows nothing of training.
+
+    python -m earshot.train.clsr.export runs/joint/last.pt --card recipes/passage-card.toml --out weights/
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import Tensor, nn
+
+from earshot import encoders
+from earshot.encoders.passage import DECODER, ENCODER, KIND
+from earshot.train.clsr.model import PassageModel
+from earshot.train.clsr.paraformer import SpeechBranch
+from earshot.train.export import write_card
+from earshot.train.loop import checkpoint
+from earshot.train.recipe import TrainingError
+from earshot.types import EarshotError
+
+OPSET = 17
+
+
+class _Encoder(nn.Module):
+    def __init__(self, branch: SpeechBranch) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        lengths = torch.full((1,), features.shape[1])
+        frames = self.branch.encoder(features, lengths)
+        return frames, self.branch.predictor.alphas(frames)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, branch: SpeechBranch) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, vectors: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        counts, lengths = (torch.full((1,), x.shape[1]) for x in (vectors, frames))
+        best = self.branch.decoder(vectors, counts, frames, lengths).softmax(2).max(2)
+        return best.indices, best.values
+
+
+def export(model: PassageModel, card: str, word: str, folder: Path, name: str = "passage", int8: bool = True) -> None:
+    """Write the networks and the card; `word`: the digest of the word encoder whose frames the model reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    branch = model.speech.eval()
+    features, vectors = torch.zeros(1, 9, model.config.inputs), torch.zeros(1, 5, model.config.dim)
+    frames = torch.zeros(1, 9, model.config.dim)
+    _write(_Encoder(branch), (features,), ["features"], ["frames", "weights"], folder / f"{name}{ENCODER}", int8)
+    inputs = ["vectors", "frames"]
+    _write(_Decoder(branch), (vectors, frames), inputs, ["tokens", "sure"], folder / f"{name}{DECODER}", int8)
+    front = f'kind = "{KIND}"\nreads = "{word}"\n'
+    write_card(f"{front}{card.rstrip()}\n", folder, name, [f"{name}{end}" for end in (ENCODER, DECODER)])
+
+
+def _write(
+    network: nn.Module, example: tuple[Tensor, ...], inputs: list[str], outputs: list[str], path: Path, int8: bool
+) -> None:
+    """Export a network whose second dimensions are free; matrices as int8 of seven bits, a scale for each column."""
+    free = {name: {1: f"{name}_n"} for name in (*inputs, *outputs)}
+    how: dict[str, Any] = dict(input_names=inputs, output_names=outputs, dynamic_axes=free, opset_version=OPSET)
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        whole = Path(scratch) / "whole.onnx"
+        torch.onnx.export(network, example, str(whole), dynamo=False, **how)
+        if not int8:
+            path.write_bytes(whole.read_bytes())
+            return
+        kinds = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8}
+        quantize_dynamic(whole, path, per_channel=True, reduce_range=True, **kinds)
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--card", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--word", default="word", help="the word encoder whose frames it was trained on")
+    arguments = parser.parse_args()
+    try:
+        model = checkpoint(arguments.checkpoint).model
+        if not isinstance(model, PassageModel):
+            raise TrainingError(f"{arguments.checkpoint}: not a passage model; earshot.train.export takes it")
+        export(model, arguments.card.read_text(), encoders.load(arguments.word).digest, arguments.out)
+    except (EarshotError, OSError) as error:
+        raise SystemExit(f"export: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

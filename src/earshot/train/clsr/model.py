@@ -1,0 +1,137 @@
+"""The passage model: the speech branch, its bridge into a frozen text encoder, and what they are trained for.
+
+In: a batch of `batches`. Out: losses by name. Knows nothing of files, corpora, or steps.
+
+arXiv 2511.09282, sections on the model and on training. Ours: `clock` and `echo`; the frozen table of the output layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+from earshot.train.clsr.config import SpeechConfig
+from earshot.train.clsr.paraformer import Heard, SpeechBranch, VectorQuantiser
+from earshot.train.clsr.sanm import real
+from earshot.train.losses import chosen, clap
+
+if TYPE_CHECKING:
+    from earshot.train.clsr.text import TextModel
+
+SMOOTHING = 0.1
+"""Of the labels of the cross-entropy."""
+SCALE = 20.0
+"""Of cosines in a contrastive loss, a temperature of .05, to begin with; learned. MiniLM itself was trained with 20."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassageConfig(SpeechConfig):
+    """The speech branch, and the text encoder that it speaks to."""
+
+    text: str = "all-MiniLM-L6-v2"
+    quantised: bool = True
+    """Whether tokens go through the VQ adaptor; else the mean embedding under their softmax does."""
+
+
+class PassageModel(nn.Module):
+    """Speech branch, VQ adaptor, text encoder. The last is frozen and no part of the state."""
+
+    def __init__(self, config: PassageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.speech = SpeechBranch(config)
+        self.scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+        self._text: list[TextModel] = []
+
+    @property
+    def text(self) -> TextModel:
+        """The frozen text encoder; read when first asked for."""
+        if not self._text:
+            from earshot.train.clsr.text import load  # transformers, which word encoders do without
+
+            self._text.append(load(self.config.text).to(self.scale.device))
+        return self._text[0]
+
+    def losses(
+        self, batch: dict[str, Tensor], names: Collection[str], precision: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
+        """The losses called `names` of one `batches.PassageBatch`, in float32; networks compute in `precision`.
+
+        UnknownLoss for one that the model does not have.
+        """
+        device = batch["features"].device.type
+        with torch.autocast(device, precision, enabled=precision != torch.float32):
+            features = batch["features"].float() / 127
+            heard = self.speech(features, batch["lengths"], batch["tokens"], batch["counts"])
+        scale = self.scale.exp().clamp(max=100)
+        vectors: list[Tensor] = []
+
+        def embedded() -> Tensor:
+            if not vectors:
+                with torch.autocast(device, precision, enabled=precision != torch.float32):
+                    vectors.append(self.embed(heard))
+            return vectors[0]
+
+        def retrieval() -> Tensor:
+            if not len(batch["questions"]):
+                zero: Tensor = heard.scores.sum() * 0.0
+                return zero
+            asked = self.embed_text(batch["questions"], batch["question_lengths"])
+            return clap(asked, embedded(), batch["asked"], scale)
+
+        def echo() -> Tensor:
+            told = self.embed_text(batch["tokens"], batch["counts"])
+            return clap(told, embedded(), torch.arange(len(told), device=told.device), scale)
+
+        losses: dict[str, Callable[[], Tensor]] = {
+            "asr": lambda: recognition(heard, batch["tokens"], batch["counts"]),
+            "length": lambda: (heard.expected - batch["counts"]).abs().mean().float(),
+            "clock": lambda: clock(heard.weights, batch["ends"], batch["counts"]),
+            "retrieval": retrieval,
+            "echo": echo,
+        }
+        return chosen(losses, names)
+
+    def embed(self, heard: Heard) -> Tensor:
+        """Unit vectors (b, text dim) of what was heard, with gradients through the text encoder."""
+        adaptor = VectorQuantiser(self.text.word_embeddings)
+        if self.config.quantised:
+            words = adaptor(heard.scores)
+        else:
+            words = torch.softmax(heard.scores.float(), 2) @ self.text.word_embeddings
+        vectors: Tensor = self.text(*self.text.enclosed(words, heard.counts)).float()
+        return vectors
+
+    @torch.no_grad()
+    def embed_text(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """Unit vectors (n, text dim) of word pieces (n, m), of each row of which `counts` (n,) count."""
+        words = self.text.word_embeddings[tokens]
+        vectors: Tensor = self.text(*self.text.enclosed(words, counts)).float()
+        return vectors
+
+
+def recognition(heard: Heard, tokens: Tensor, counts: Tensor) -> Tensor:
+    """Cross-entropy of the tokens said (b, n), labels smoothed, averaged over all of the batch. B2's L_ASR."""
+    there = real(counts, heard.scores.shape[1])
+    return cross_entropy(heard.scores[there].float(), tokens[:, : there.shape[1]][there], label_smoothing=SMOOTHING)
+
+
+def clock(weights: Tensor, ends: Tensor, counts: Tensor) -> Tensor:
+    """How far the weights (b, t) between the ends of two tokens are from one, averaged over all tokens. Ours.
+
+    ends (b, n): the time, in frames, at which each token ends, of which `counts` (b,) count. Where a word's time is
+    known, the firing need not be found by recognition alone.
+    """
+    line = pad(weights.float(), (1, 0)).cumsum(1)
+    times = pad(ends, (1, 0)).clamp(max=weights.shape[1])
+    whole = times.floor().long().clamp(max=weights.shape[1] - 1)
+    low, high = line.gather(1, whole), line.gather(1, whole + 1)
+    until = low + (high - low) * (times - whole)
+    off = (until.diff(dim=1) - 1).abs()
+    return off[real(counts, off.shape[1])].mean()
