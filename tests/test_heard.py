@@ -1,0 +1,79 @@
+"""What is heard in a recording, and the passages that it is cut into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from earshot import passages
+from earshot.encoders.clock import FRAME_SECONDS
+from earshot.encoders.passage import Heard
+from earshot.frames import Stretch
+
+
+class Ears:
+    """Hears a word in every second: its number is the value of the frame before which it ends."""
+
+    dim = 4
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def hear(self, frames: NDArray[np.int8]) -> Heard:
+        self.lengths.append(len(frames))
+        ends = np.arange(25, len(frames) + 1, 25)
+        return Heard(frames[ends - 1, 0].astype(np.int64), ends * FRAME_SECONDS, np.ones(len(ends), np.float32))
+
+    def embed_tokens(self, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+        return np.array([[len(text), text[0], text[-1], 1] for text in texts], np.float32).reshape(-1, 4)
+
+
+def stretches(*seconds: float, pause: float = 2.0) -> list[Stretch]:
+    """Stretches of so many seconds after each other, the frames of number k all of value k."""
+    made, start = [], 1.0
+    for k, length in enumerate(seconds):
+        made.append(Stretch(start, np.full((round(length / FRAME_SECONDS), 3), k, np.int8)))
+        start += length + pause
+    return made
+
+
+def test_words_are_of_the_stretch_they_end_in_and_keep_its_clock() -> None:
+    """Stretches are heard together, half a minute of them at most."""
+    ears: Any = Ears()
+    words = passages.hear(stretches(4, 10, 20, 7, 45, 3), ears)
+    assert [round(n * FRAME_SECONDS) for n in ears.lengths] == [14, 27, 45, 3]
+    assert words.tokens.tolist() == words.stretches.tolist()
+    assert np.bincount(words.stretches).tolist() == [4, 10, 20, 7, 45, 3]
+    assert words.ends[:5].tolist() == pytest.approx([2, 3, 4, 5, 8])
+    assert words.ends[-1] == pytest.approx(1 + 4 + 10 + 20 + 7 + 45 + 3 + 5 * 2)
+    none = passages.hear([], ears)
+    assert len(none.tokens) == len(none.stretches) == len(none.ends) == 0
+
+
+def test_passages_overlap_end_in_pauses_and_are_no_longer_than_told() -> None:
+    ears: Any = Ears()
+    said = stretches(*[8.0] * 12)
+    words = passages.hear(said, ears)
+    found = passages.passages(words, said, ears)
+    lengths = found.ends - found.starts
+    assert lengths.max() <= 40 and sorted(set(lengths.round())) == [8, 28, 38]
+    long = np.flatnonzero(lengths > 12)
+    assert (found.starts[long[1:]] < found.ends[long[:-1]]).all()
+    assert found.ends[long].max() == pytest.approx(said[-1].start + 8)
+    assert found.vectors[:, 0].tolist() == (found.last - found.first).tolist()
+    for k in range(len(lengths)):
+        inside = words.ends[found.first[k] : found.last[k]]
+        assert inside.min() > found.starts[k] and inside.max() <= found.ends[k] + 1e-6
+
+
+def test_speech_without_a_pause_is_a_passage_and_silence_is_none() -> None:
+    ears: Any = Ears()
+    long = stretches(90)
+    assert passages.passages(passages.hear(long, ears), long, ears).ends.tolist() == [91.0]
+    mute = stretches(0.4, 0.4)
+    assert len(passages.passages(passages.hear(mute, ears), mute, ears).vectors) == 0
+    none = passages.passages(passages.hear([], ears), [], ears)
+    assert len(none.first) == len(none.vectors) == 0
