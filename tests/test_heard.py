@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from earshot import passages
+from earshot.encoders import passage
 from earshot.encoders.clock import FRAME_SECONDS
-from earshot.encoders.passage import Heard
 from earshot.frames import Stretch
+from earshot.heard import Heard, pack, unpack
 
 
 class Ears:
@@ -22,10 +23,10 @@ class Ears:
     def __init__(self) -> None:
         self.lengths: list[int] = []
 
-    def hear(self, frames: NDArray[np.int8]) -> Heard:
+    def hear(self, frames: NDArray[np.int8]) -> passage.Heard:
         self.lengths.append(len(frames))
         ends = np.arange(25, len(frames) + 1, 25)
-        return Heard(frames[ends - 1, 0].astype(np.int64), ends * FRAME_SECONDS, np.ones(len(ends), np.float32))
+        return passage.Heard(frames[ends - 1, 0].astype(np.int64), ends * FRAME_SECONDS, np.ones(len(ends), np.float32))
 
     def embed_tokens(self, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
         return np.array([[len(text), text[0], text[-1], 1] for text in texts], np.float32).reshape(-1, 4)
@@ -56,24 +57,33 @@ def test_words_are_of_the_stretch_they_end_in_and_keep_its_clock() -> None:
 def test_passages_overlap_end_in_pauses_and_are_no_longer_than_told() -> None:
     ears: Any = Ears()
     said = stretches(*[8.0] * 12)
-    words = passages.hear(said, ears)
-    found = passages.passages(words, said, ears)
-    lengths = found.ends - found.starts
+    found = passages.listen(said, ears)
+    lengths = found.stops - found.starts
     assert lengths.max() <= 40 and sorted(set(lengths.round())) == [8, 28, 38]
     long = np.flatnonzero(lengths > 12)
-    assert (found.starts[long[1:]] < found.ends[long[:-1]]).all()
-    assert found.ends[long].max() == pytest.approx(said[-1].start + 8)
+    assert (found.starts[long[1:]] < found.stops[long[:-1]]).all()
+    assert found.stops[long].max() == pytest.approx(said[-1].start + 8)
     assert found.vectors[:, 0].tolist() == (found.last - found.first).tolist()
     for k in range(len(lengths)):
-        inside = words.ends[found.first[k] : found.last[k]]
-        assert inside.min() > found.starts[k] and inside.max() <= found.ends[k] + 1e-6
+        inside = found.ends[found.first[k] : found.last[k]]
+        assert inside.min() > found.starts[k] and inside.max() <= found.stops[k] + 1e-6
 
 
 def test_speech_without_a_pause_is_a_passage_and_silence_is_none() -> None:
     ears: Any = Ears()
-    long = stretches(90)
-    assert passages.passages(passages.hear(long, ears), long, ears).ends.tolist() == [91.0]
-    mute = stretches(0.4, 0.4)
-    assert len(passages.passages(passages.hear(mute, ears), mute, ears).vectors) == 0
-    none = passages.passages(passages.hear([], ears), [], ears)
-    assert len(none.first) == len(none.vectors) == 0
+    assert passages.listen(stretches(90), ears).stops.tolist() == [91.0]
+    assert len(passages.listen(stretches(0.4, 0.4), ears).vectors) == 0
+    none = passages.listen([], ears)
+    assert len(none.first) == len(none.vectors) == len(none.tokens) == 0
+
+
+def test_bytes_give_back_what_was_heard_or_say_that_they_do_not_fit() -> None:
+    ears: Any = Ears()
+    heard = passages.listen(stretches(8, 9, 20), ears)
+    again = unpack(*pack(heard), dim=4)
+    for name in Heard.__slots__:
+        np.testing.assert_array_equal(getattr(again, name), getattr(heard, name))
+    words, cut, vectors = pack(heard)
+    for wrong in ((words[:12], cut, vectors), (words, cut, vectors[:-2]), (words[:-1], cut, vectors)):
+        with pytest.raises(ValueError):
+            unpack(*wrong, dim=4)

@@ -9,12 +9,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import earshot.library
+from earshot.heard import Heard
 from earshot.library import EncoderIdentity, Failure, Fingerprint, FrameTable, Store, Stretch
 from earshot.types import LibraryError
 
@@ -173,6 +175,58 @@ def test_chunks_show_the_library_as_it_was_at_the_first(store: Store) -> None:
     values += [chunk.vectors[0, 0] for chunk in chunks]
     assert values == [0, 1, 2, 3, 4]
     assert store.frames().vectors[0, 0] == 99
+
+
+PASSAGES = EncoderIdentity("passage-test", "fedcba", 3)
+
+
+def passages(n: int, value: int = 1) -> Heard:
+    """n passages of a word each."""
+    count, times = np.arange(n), np.arange(n, dtype=np.float64)
+    vectors = np.full((n, 3), value, np.float16)
+    return Heard(count + value, times + 0.5, count, count + 1, times, times + 1, vectors)
+
+
+def test_passages_go_with_their_recording(store: Store) -> None:
+    """Also where it is indexed anew, or removed; what is missing is told."""
+    first, second = (add(store, f"/{name}.wav", stretch(0, 5)) for name in "ab")
+    assert store.passage_encoder() is None and list(store.passages()) == []
+    assert store.without_passages() == [first, second]
+    store.use_passage_encoder(PASSAGES)
+    before = store.version()
+    store.add_passages(second, passages(4))
+    assert store.version() > before and store.without_passages() == [first]
+    store.add_passages(first, passages(0))
+    assert [(id, len(heard.tokens)) for id, heard in store.passages()] == [(first, 0), (second, 4)]
+    (found,) = (heard for _, heard in store.passages([second]))
+    assert found.tokens.tolist() == [1, 2, 3, 4] and found.vectors.shape == (4, 3)
+    again = add(store, "/b.wav", stretch(0, 7), mtime_ns=2)
+    assert store.without_passages() == [again] and [id for id, _ in store.passages()] == [first]
+    store.remove(["/a.wav"])
+    assert list(store.passages()) == []
+    store.add_passages(first, passages(2))  # whose recording is gone
+    assert list(store.passages()) == []
+
+
+def test_passages_of_another_encoder_are_made_anew(store: Store) -> None:
+    one = add(store, "/a.wav", stretch(0, 5))
+    store.use_passage_encoder(PASSAGES)
+    store.add_passages(one, passages(4))
+    store.use_passage_encoder(PASSAGES)
+    assert store.without_passages() == []
+    other = replace(PASSAGES, digest="another")
+    store.use_passage_encoder(other)
+    assert store.passage_encoder() == other and store.without_passages() == [one] and list(store.passages()) == []
+    assert store.encoder == ENCODER
+
+
+def test_damaged_passages_are_one_line(store: Store) -> None:
+    one = add(store, "/a.wav", stretch(0, 5))
+    store.use_passage_encoder(PASSAGES)
+    store.add_passages(one, passages(4))
+    store._connection.execute("UPDATE passages SET vectors = x'00'")
+    with pytest.raises(LibraryError, match="is damaged"):
+        list(store.passages())
 
 
 def test_totals(store: Store) -> None:

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from earshot import heard
 from earshot.frames import FrameTable, Stretch, TableBuilder, pack
+from earshot.heard import Heard
 from earshot.types import LibraryError, Recording, Seconds
 
 __all__ = ["EncoderIdentity", "Failure", "Fingerprint", "FrameTable", "Store", "Stretch", "Totals"]
@@ -43,6 +45,10 @@ _SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT_VERSION}",
 )
+_PASSAGES = (
+    "CREATE TABLE IF NOT EXISTS passages (recording INTEGER PRIMARY KEY REFERENCES recordings ON DELETE CASCADE,"
+    " words BLOB NOT NULL, passages BLOB NOT NULL, vectors BLOB NOT NULL)"
+)
 # The write-ahead log reaches the disk itself at checkpoints and on closing. A process killed in between loses no
 # commit; a power cut may lose the last ones, never half of one, and the next run indexes those files again.
 _WRITING = ("PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON", "PRAGMA journal_size_limit = 16777216")
@@ -50,12 +56,13 @@ _WRITING = ("PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON", "PRAGMA j
 
 @dataclass(frozen=True, slots=True)
 class EncoderIdentity:
-    """The word encoder that wrote a library: `dim` int8 values a frame, a frame every `frame_seconds`."""
+    """An encoder whose vectors a library holds, of `dim` values: int8, a frame every `frame_seconds`, those of the word
+    encoder; of passages those of another, which has no frames."""
 
     name: str
     digest: str
     dim: int
-    frame_seconds: Seconds
+    frame_seconds: Seconds | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.digest[:12]}"
@@ -107,7 +114,10 @@ class Store:
         _check_format(folder, connection)
         self.path = folder
         self._file = (folder / DATABASE).absolute()
-        self.encoder = _stored_encoder(folder, connection)
+        word = _stored_encoder(connection, "word")
+        if word is None:
+            raise _damaged(folder, "no word encoder")
+        self.encoder = word
         self._connection = connection
         self._lock = lock  # None when opened for reading
         self._turn = threading.RLock()
@@ -282,6 +292,49 @@ class Store:
                 size += file.stat().st_size
         return Totals(recordings, seconds, speech_seconds, n_frames, failures, size)
 
+    def passage_encoder(self) -> EncoderIdentity | None:
+        """The encoder of the passages that are stored; None where none ever were."""
+        with self._turn, _one_line_errors(self.path):
+            return _stored_encoder(self._connection, "passage")
+
+    def use_passage_encoder(self, encoder: EncoderIdentity) -> None:
+        """Say whose passages are stored from now on; those of any other are forgotten, as frames are all it takes."""
+        if self.passage_encoder() == encoder:
+            return
+        with self._transaction() as connection:
+            connection.execute(_PASSAGES)
+            connection.execute("DELETE FROM passages")
+            connection.execute("INSERT OR REPLACE INTO encoders VALUES ('passage', ?, ?, ?, ?)", astuple(encoder))
+            connection.execute("UPDATE state SET changes = changes + 1")
+
+    def without_passages(self) -> list[int]:
+        """Ids of the recordings whose passages are yet to be made, in order."""
+        if self.passage_encoder() is None:
+            return [recording.id for recording in self.recordings()]
+        rows = self._rows("SELECT id FROM recordings WHERE id NOT IN (SELECT recording FROM passages) ORDER BY id")
+        return [id for (id,) in rows]
+
+    def add_passages(self, recording_id: int, passages: Heard) -> None:
+        """Store what was heard in a recording, by the encoder of `use_passage_encoder`; nothing where it is gone."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO passages SELECT id, ?, ?, ? FROM recordings WHERE id = ?",
+                (*heard.pack(passages), recording_id),
+            )
+            connection.execute("UPDATE state SET changes = changes + 1")
+
+    def passages(self, recording_ids: Iterable[int] | None = None) -> Iterator[tuple[int, Heard]]:
+        """Ids of recordings, or of these among them, and what was heard in each, in order of the ids."""
+        if (encoder := self.passage_encoder()) is None:
+            return
+        where, parameters = _among("recording", recording_ids)
+        sql = f"SELECT recording, words, passages, vectors FROM passages{where} ORDER BY recording"
+        for recording, words, cut, vectors in self._rows(sql, *parameters):
+            try:
+                yield recording, heard.unpack(words, cut, vectors, encoder.dim)
+            except ValueError as error:
+                raise _damaged(self.path, error) from error
+
     def frames(self, recording_ids: Iterable[int] | None = None) -> FrameTable:
         """All frames, or those of these recordings, from one consistent snapshot. Ids that are gone yield nothing."""
         (table,) = self._tables(None, recording_ids)
@@ -399,11 +452,10 @@ def _check_format(folder: Path, connection: sqlite3.Connection) -> None:
         )
 
 
-def _stored_encoder(folder: Path, connection: sqlite3.Connection) -> EncoderIdentity:
-    row = connection.execute("SELECT name, digest, dim, frame_seconds FROM encoders WHERE kind = 'word'").fetchone()
-    if row is None:
-        raise _damaged(folder, "no word encoder")
-    return EncoderIdentity(*row)
+def _stored_encoder(connection: sqlite3.Connection, kind: str) -> EncoderIdentity | None:
+    columns = "name, digest, dim, frame_seconds"
+    row = connection.execute(f"SELECT {columns} FROM encoders WHERE kind = ?", (kind,)).fetchone()
+    return row and EncoderIdentity(*row)
 
 
 def _no_library(folder: Path) -> LibraryError:

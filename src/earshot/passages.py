@@ -10,16 +10,16 @@ sentence or two, which tell where in them the answer is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earshot.encoders.clock import FRAME_SECONDS
 from earshot.encoders.passage import PassageEncoder
-from earshot.features import Floats
 from earshot.frames import Stretch
+from earshot.heard import Heard
 from earshot.types import Seconds
 
 LENGTHS: tuple[tuple[Seconds, Seconds], ...] = ((40.0, 10.0), (12.0, 0.0))
@@ -29,8 +29,7 @@ AT_ONCE: Seconds = 30.0
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(NamedTuple):
     """Word pieces (n,) of a recording in order, and the stretch that each is in and the second at which each ends."""
 
     tokens: Ints
@@ -38,18 +37,22 @@ class Words:
     ends: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Passages:
-    """Passages (p,) of a recording: the word pieces from `first` to before `last`, from second `starts` to `ends`.
+def listen(stretches: Sequence[Stretch], encoder: PassageEncoder) -> Heard:
+    """What is heard in the stretches of a recording, and its passages: those of LENGTHS together, each once.
 
-    vectors (p, dim): unit norm.
+    There is no passage without a word.
     """
-
-    first: Ints
-    last: Ints
-    starts: NDArray[np.float64]
-    ends: NDArray[np.float64]
-    vectors: Floats
+    words = hear(stretches, encoder)
+    starts = np.array([s.start for s in stretches])
+    stops = starts + np.array([len(s.frames) * FRAME_SECONDS for s in stretches])
+    runs = np.array(list(dict.fromkeys(run for of in LENGTHS for run in windows(starts, stops, *of))), np.int64)
+    runs = runs.reshape(-1, 2)
+    first, last = np.searchsorted(words.stretches, runs.T, side="left")
+    told = last > first
+    runs, first, last = runs[told], first[told], last[told]
+    vectors = encoder.embed_tokens([words.tokens[a:b] for a, b in zip(first, last, strict=True)])
+    times = starts[runs[:, 0]], stops[runs[:, 1] - 1]
+    return Heard(words.tokens, words.ends, first, last, *times, vectors.astype(np.float16))
 
 
 def hear(stretches: Sequence[Stretch], encoder: PassageEncoder) -> Words:
@@ -62,7 +65,7 @@ def hear(stretches: Sequence[Stretch], encoder: PassageEncoder) -> Words:
         of = np.clip(np.searchsorted(edges, heard.ends, side="left") - 1, 0, len(group) - 1)
         starts = np.array([s.start for s in group])
         found.append(Words(heard.tokens, first + of, starts[of] + heard.ends - edges[of]))
-    return Words(*(np.concatenate([getattr(words, name) for words in found]) for name in Words.__slots__))
+    return Words(*(np.concatenate([getattr(words, name) for words in found]) for name in Words._fields))
 
 
 def _groups(seconds: Sequence[Seconds]) -> Iterator[tuple[int, int]]:
@@ -74,20 +77,6 @@ def _groups(seconds: Sequence[Seconds]) -> Iterator[tuple[int, int]]:
             total = 0.0
         total += length
     yield from pairwise([*edges, len(seconds)] if seconds else [0])
-
-
-def passages(words: Words, stretches: Sequence[Stretch], encoder: PassageEncoder) -> Passages:
-    """The passages of a recording, those of LENGTHS together, each once; none without a word."""
-    starts = np.array([s.start for s in stretches])
-    ends = starts + np.array([len(s.frames) * FRAME_SECONDS for s in stretches])
-    runs = dict.fromkeys(run for longest, overlap in LENGTHS for run in windows(starts, ends, longest, overlap))
-    firsts, lasts = (
-        np.searchsorted(words.stretches, [run[k] for run in runs], side="left").astype(np.int64) for k in (0, 1)
-    )
-    told = np.flatnonzero(lasts > firsts)
-    begins, stops = (np.array([run[k] for run in runs], np.int64)[told] for k in (0, 1))
-    vectors = encoder.embed_tokens([words.tokens[firsts[k] : lasts[k]] for k in told])
-    return Passages(firsts[told], lasts[told], starts[begins], ends[stops - 1], vectors)
 
 
 def windows(
