@@ -89,3 +89,19 @@ class Hit:
     score: float
     probability: float
     query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage that may answer a question.
+
+    `score` is the cosine of its vector, or of the best of those within, with the question's. text: its words as the
+    encoder heard them, with errors; best: the seconds in it that are most like the question.
+    """
+
+    recording: Recording
+    start: Seconds
+    end: Seconds
+    score: float
+    text: str
+    best: Span
