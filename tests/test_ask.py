@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from earshot.ask import Asker
 from earshot.heard import Heard
 from earshot.library import EncoderIdentity, Fingerprint, Store
-from earshot.types import AudioError, Clip, QueryError
+from earshot.types import Clip, QueryError
 
 DIM = 8
 
@@ -102,7 +102,7 @@ def test_spoken_questions_and_such_as_are_none(store: Store, tmp_path: Path) -> 
         return Clip(str(tmp_path / name))
 
     assert asker(store).ask(record("short.wav", 2))[0].start == 40
-    with pytest.raises(AudioError, match=r"long\.wav: longer than 40 s; name a shorter stretch"):
+    with pytest.raises(QueryError, match=r"long\.wav: longer than 40 s; name a shorter stretch"):
         asker(store).ask(record("long.wav", 50))
     with pytest.raises(QueryError, match="the question is empty"):
         asker(store).ask("  ")

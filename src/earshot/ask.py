@@ -52,7 +52,7 @@ class Asker:
     def ask(self, question: str | Clip, *, top: int | None = 10, within: str | None = None) -> list[Passage]:
         """Passages that may answer `question`, best first, at most `top`; only in recordings that match `within`.
 
-        QueryError for an empty question; AudioError for a spoken one that cannot be read or is too long.
+        QueryError for an empty question and a spoken one that is too long; AudioError for one that cannot be read.
         """
         vector = self._vector(question)
         shelf = self._passages()
