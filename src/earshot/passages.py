@@ -9,13 +9,14 @@ sentence or two, which tell where in them the answer is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from earshot.encoders import passage
 from earshot.encoders.clock import FRAME_SECONDS
 from earshot.encoders.passage import PassageEncoder
 from earshot.frames import Stretch
@@ -29,7 +30,36 @@ AT_ONCE: Seconds = 30.0
 Ints = NDArray[np.int64]
 
 
-class Words(NamedTuple):
+def listen(
+    recordings: Sequence[Sequence[Stretch]], encoder: PassageEncoder, each: Callable[..., Iterable[Any]] = map
+) -> list[Heard]:
+    """What is heard in the stretches of each recording, and its passages: those of LENGTHS together, each once.
+
+    There is no passage without a word. `each` may be the `map` of an executor: it is what takes the time.
+    """
+    groups = [list(_groups([len(s.frames) * FRAME_SECONDS for s in of])) for of in recordings]
+    frames = [
+        np.concatenate([s.frames for s in of[first:last]])
+        for of, runs in zip(recordings, groups, strict=True)
+        for first, last in runs
+    ]
+    told = iter(list(each(encoder.hear, frames)))
+    words = [_words(of, [(run, next(told)) for run in runs]) for of, runs in zip(recordings, groups, strict=True)]
+    cuts = [_cut(said, of) for said, of in zip(words, recordings, strict=True)]
+    texts = [
+        said.tokens[a:b]
+        for said, cut in zip(words, cuts, strict=True)
+        for a, b in zip(cut.first, cut.last, strict=True)
+    ]
+    vectors = np.concatenate([np.zeros((0, encoder.dim)), *each(encoder.embed_tokens, [[text] for text in texts])])
+    edges = np.cumsum([0, *(len(cut.first) for cut in cuts)])
+    return [
+        Heard(said.tokens, said.ends, *cut, vectors[first:last].astype(np.float16))
+        for said, cut, (first, last) in zip(words, cuts, pairwise(edges), strict=True)
+    ]
+
+
+class _Words(NamedTuple):
     """Word pieces (n,) of a recording in order, and the stretch that each is in and the second at which each ends."""
 
     tokens: Ints
@@ -37,35 +67,13 @@ class Words(NamedTuple):
     ends: NDArray[np.float64]
 
 
-def listen(stretches: Sequence[Stretch], encoder: PassageEncoder) -> Heard:
-    """What is heard in the stretches of a recording, and its passages: those of LENGTHS together, each once.
+class _Cut(NamedTuple):
+    """Passages (p,): from word piece `first` to before `last`, from second `starts` to `stops`."""
 
-    There is no passage without a word.
-    """
-    words = hear(stretches, encoder)
-    starts = np.array([s.start for s in stretches])
-    stops = starts + np.array([len(s.frames) * FRAME_SECONDS for s in stretches])
-    runs = np.array(list(dict.fromkeys(run for of in LENGTHS for run in windows(starts, stops, *of))), np.int64)
-    runs = runs.reshape(-1, 2)
-    first, last = np.searchsorted(words.stretches, runs.T, side="left")
-    told = last > first
-    runs, first, last = runs[told], first[told], last[told]
-    vectors = encoder.embed_tokens([words.tokens[a:b] for a, b in zip(first, last, strict=True)])
-    times = starts[runs[:, 0]], stops[runs[:, 1] - 1]
-    return Heard(words.tokens, words.ends, first, last, *times, vectors.astype(np.float16))
-
-
-def hear(stretches: Sequence[Stretch], encoder: PassageEncoder) -> Words:
-    """The word pieces in the stretches of a recording."""
-    found = [Words(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    for first, last in _groups([len(s.frames) * FRAME_SECONDS for s in stretches]):
-        group = stretches[first:last]
-        heard = encoder.hear(np.concatenate([s.frames for s in group]))
-        edges = np.cumsum([0, *(len(s.frames) for s in group)]) * FRAME_SECONDS
-        of = np.clip(np.searchsorted(edges, heard.ends, side="left") - 1, 0, len(group) - 1)
-        starts = np.array([s.start for s in group])
-        found.append(Words(heard.tokens, first + of, starts[of] + heard.ends - edges[of]))
-    return Words(*(np.concatenate([getattr(words, name) for words in found]) for name in Words._fields))
+    first: Ints
+    last: Ints
+    starts: NDArray[np.float64]
+    stops: NDArray[np.float64]
 
 
 def _groups(seconds: Sequence[Seconds]) -> Iterator[tuple[int, int]]:
@@ -77,6 +85,29 @@ def _groups(seconds: Sequence[Seconds]) -> Iterator[tuple[int, int]]:
             total = 0.0
         total += length
     yield from pairwise([*edges, len(seconds)] if seconds else [0])
+
+
+def _words(stretches: Sequence[Stretch], told: Sequence[tuple[tuple[int, int], passage.Heard]]) -> _Words:
+    """The word pieces of a recording, as told of runs of its stretches that were heard together."""
+    found = [_Words(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for (first, last), heard in told:
+        group = stretches[first:last]
+        edges = np.cumsum([0, *(len(s.frames) for s in group)]) * FRAME_SECONDS
+        of = np.clip(np.searchsorted(edges, heard.ends, side="left") - 1, 0, len(group) - 1)
+        starts = np.array([s.start for s in group])
+        found.append(_Words(heard.tokens, first + of, starts[of] + heard.ends - edges[of]))
+    return _Words(*(np.concatenate(of) for of in zip(*found, strict=True)))
+
+
+def _cut(words: _Words, stretches: Sequence[Stretch]) -> _Cut:
+    """The passages of a recording that hold a word."""
+    starts = np.array([s.start for s in stretches])
+    stops = starts + np.array([len(s.frames) * FRAME_SECONDS for s in stretches])
+    runs = np.array(list(dict.fromkeys(run for of in LENGTHS for run in windows(starts, stops, *of))), np.int64)
+    runs = runs.reshape(-1, 2)
+    first, last = np.searchsorted(words.stretches, runs.T, side="left")
+    held = last > first
+    return _Cut(first[held], last[held], starts[runs[held, 0]], stops[runs[held, 1] - 1])
 
 
 def windows(
