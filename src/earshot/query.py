@@ -201,6 +201,8 @@ def example_frames(clip: Clip, encoder: WordEncoder) -> NDArray[np.int8]:
     start = clip.start or 0.0
     lead = min(CONTEXT, start)
     if clip.end is not None:
+        if clip.end <= start:
+            raise QueryError(f"{clip}: ends before it begins; name it as FILE@START-END")
         _check_length(clip, clip.end - start)
     samples = _load_with_context(clip, start - lead)
     length = len(samples) / SAMPLE_RATE - lead if clip.end is None else clip.end - start
@@ -208,6 +210,8 @@ def example_frames(clip: Clip, encoder: WordEncoder) -> NDArray[np.int8]:
     frames = encoder.frames([log_mel(samples)])[0]
     first, last = frame_range(lead, lead + length, len(frames))
     frames = encoder.trim(frames[first:last])
+    if not encoder.speech(frames).any():
+        raise QueryError(f"{clip}: no speech in it; give a recording of a word or phrase")
     _check_length(clip, len(frames) * FRAME_SECONDS)
     return frames
 

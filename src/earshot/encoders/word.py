@@ -167,9 +167,13 @@ class WordEncoder(Towers):
 
     def trim(self, frames: Frames) -> Frames:
         """Without the silent frames at both ends; everything where all is silent."""
-        sounds = self.phone_log_probabilities(frames).argmax(axis=1) != SILENCE
-        spoken = np.flatnonzero(sounds.reshape(-1, HALVES).any(axis=1))
+        spoken = np.flatnonzero(self.speech(frames))
         return frames[spoken[0] : spoken[-1] + 1] if len(spoken) else frames
+
+    def speech(self, frames: Frames) -> NDArray[np.bool_]:
+        """(n,) whether a phone is likelier than silence in either half of each frame."""
+        sounds = self.phone_log_probabilities(frames).argmax(axis=1) != SILENCE
+        return np.asarray(sounds.reshape(-1, HALVES).any(axis=1))
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Embeddings (n, dim) of words or phrases by their first pronunciation. QueryError where one has none."""
