@@ -224,14 +224,11 @@ def test_examples_that_are_none_are_one_line(searcher: Searcher, tmp_path: Path)
 
     path = tmp_path / "clip.wav"
     write_wav(path, np.random.default_rng(0).standard_normal(120 * 16_000).astype(np.float32) * 0.1)
-    silent = tmp_path / "silent.wav"
-    write_wav(silent, np.zeros(16_000, np.float32))
     for clip, complaint in (
         (Clip(str(path), 1.0, 1.02), "short"),
         (Clip(str(path)), "long"),
         (Clip(str(path), 0, 90), "long"),
         (Clip(str(path), 2.0, 1.0), "ends before it begins"),
-        (Clip(str(silent)), "no speech in it"),
     ):
         with pytest.raises(EarshotError, match=complaint) as error:
             searcher.find(clip)

@@ -16,7 +16,7 @@ from earshot.encoders import load
 from earshot.encoders.clock import frame_count
 from earshot.encoders.word import GRID, WordEncoder
 from earshot.features import SAMPLE_RATE, log_mel
-from earshot.types import EncoderError, QueryError
+from earshot.types import Clip, EncoderError, QueryError
 
 WEIGHTS = Path(encoders.__file__).parent / "weights"
 
@@ -128,3 +128,12 @@ def test_the_shipped_weights_are_small_and_have_a_card() -> None:
     card = (WEIGHTS / "word.toml").read_text()
     for key in ("licence", "data", "command", "figures"):
         assert key in card
+
+
+def test_an_example_without_speech_is_one_line(tmp_path: Path) -> None:
+    from earshot.audio import write_wav
+    from earshot.query import spoken_query
+
+    write_wav(tmp_path / "silent.wav", np.zeros(SAMPLE_RATE, np.float32))
+    with pytest.raises(QueryError, match=r"silent\.wav: no speech in it; give a recording of a word or phrase$"):
+        spoken_query(Clip(str(tmp_path / "silent.wav")), encoders.load("word"))
