@@ -103,7 +103,7 @@ def figures(
     finder: Earshot, encoder: WordEncoder, task: tasks.Chapters, kind: str, step: Step, weights: NDArray[np.float32]
 ) -> str:
     """MAP, MTWV, and MTWV with keyword-specific thresholds of a search with these weights."""
-    same = np.array([1, 0, 0, 0], np.float32)
+    same = np.array([1, 0, 0], np.float32)
     changed = replace(encoder, **{f"{kind}_calibration": weights, f"{kind}_outcome": same})
     finder.library = earshot.open(finder.folder, encoder=changed)
     with _as_words(step.as_words):

@@ -8,7 +8,7 @@ Knows nothing of libraries.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -44,8 +44,6 @@ WORST = -4.0
 """The most that a half frame can cost."""
 NEVER = -20.0
 """Logarithm that stands for that of zero."""
-BORDER = 4
-"""Half frames at either end of an example that its own borders reach into."""
 NO_FIT = -200.0
 """What a word earns that is too long to be aligned with an example at all."""
 SHORTER, LONGER = 0.55, 1.8
@@ -75,8 +73,7 @@ class Query:
 
     vector (dim,): its embedding; states (m, N_CLASSES): the distribution over phones at each step of it;
     expected: frames it usually takes; lengths: those of the encoder's grid that a match may have; words: what else may
-    be said where it seems to be; spoken: whether it is the sound of an example; chance: that this is what is sought;
-    several: chance that it is more than one word.
+    be said where it seems to be; spoken: whether it is the sound of an example; chance: that this is what is sought.
     """
 
     label: str
@@ -87,14 +84,12 @@ class Query:
     words: Words
     spoken: bool = False
     chance: float = 1.0
-    several: float = 0.0
 
 
 def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
     """The pronunciations of a written word or phrase as queries. QueryError where it has none."""
     ways = [phone_ids(phones) for phones in pronounce(text, most=VARIANTS)]
-    several = float(len(text.split()) > 1)
-    return [replace(phone_query(text, ids, encoder, same=ways), several=several) for ids in ways[:SOUGHT]]
+    return [phone_query(text, ids, encoder, same=ways) for ids in ways[:SOUGHT]]
 
 
 def phone_query(
@@ -157,17 +152,10 @@ def example_queries(label: str, frames: NDArray[np.int8], encoder: WordEncoder) 
     own = _Own(vector, lengths, encoder.lexicon.unknown, float(chances[-1]))
     states = np.exp(encoder.phone_log_probabilities(frames))
     words = _words(rows, chances[:-1], encoder, own)
-    several = 1 / (1 + float(np.exp(-inner_border(frames, encoder))))
-    sound = Query(label, vector, states, float(len(frames)), lengths, words, spoken=True, several=several)
+    sound = Query(label, vector, states, float(len(frames)), lengths, words, spoken=True)
     best = [k for k in np.argsort(-chances[:-1])[:HEARD] if chances[k] >= UNLIKELY]
     ids = encoder.lexicon.ids
     return [sound, *(phone_query(label, ids(rows[k]), encoder, chance=float(chances[k])) for k in best)]
-
-
-def inner_border(frames: NDArray[np.int8], encoder: WordEncoder) -> float:
-    """Log odds that a word ends inside an example and another begins: the greatest, away from its own borders."""
-    log_odds = encoder.border_log_odds(frames[:, : encoder.frame_dim].astype(np.float32))
-    return float(log_odds[BORDER:-BORDER].max(initial=NEVER))
 
 
 def hypotheses(frames: NDArray[np.int8], encoder: WordEncoder) -> tuple[NDArray[np.int64], Floats]:

@@ -214,12 +214,14 @@ def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder)
 
 
 def outcome_features(chances: Floats, query: Query) -> Floats:
-    """(n, 3): log odds of chances (n,), the query's chance to be several words, and an example's size above LONG."""
+    """(n, 2): log odds of chances (n,), and how much longer than a word the query is.
+
+    That is 1 for a typed phrase, and for an example its size above LONG: nobody tells how many words it has.
+    """
     inside = np.clip(chances.astype(np.float64), 1e-6, 1 - 1e-6)
     log_odds = np.log(inside / (1 - inside))
-    longer = max(0.0, size(query) - LONG) if query.spoken else 0.0
-    of_query = np.tile([query.several, longer], (len(chances), 1))
-    return np.column_stack([log_odds, of_query]).astype(np.float32)
+    longer = max(0.0, size(query) - LONG) if query.spoken else float(len(query.label.split()) > 1)
+    return np.stack([log_odds, np.full(len(chances), longer)], axis=1).astype(np.float32)
 
 
 def size(query: Query) -> float:

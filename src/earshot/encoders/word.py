@@ -65,8 +65,8 @@ class WordEncoder(Towers):
     of an example; and of the words that an example may be (`query.hypotheses`), with the evidence for none of them."""
     typed_outcome: Floats
     spoken_outcome: Floats
-    """(4,): weights and bias of the probability that is told, from the log odds of what the ways to say a query come to
-    together, and from how many words and how long it is (`search.outcome_features`)."""
+    """(3,): weights and bias of the probability that is told, from the log odds of what the ways to say a query come to
+    together, and from how long the query is (`search.outcome_features`)."""
 
     @property
     def dim(self) -> int:

@@ -39,7 +39,7 @@ from earshot.types import EarshotError, Seconds
 
 RIDGE = 1e-7
 QUERIES = 400
-OUTCOMES = 240
+OUTCOMES = 120
 """Spoken words of each kind that are sought for the outcome; fewer phrases."""
 OWN = 4
 """Examples of one utterance in so many are also sought where they come from."""
@@ -172,7 +172,7 @@ def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -
 
 
 def outcomes(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tuple[Floats, NDArray[np.bool_]]:
-    """Features (n, 3) of the places that searches come to, and which are right: what people get to see."""
+    """Features (n, 2) of the places that searches come to, and which are right: what people get to see."""
     features, right = [], []
     for one in sought:
         places = find_places(held.haystack, one.ways, encoder)
@@ -323,7 +323,7 @@ def calibrate(recipe: dict[str, Any], folder: Path, weights: Path) -> None:
     spoken = spoken_sought(encoder, held, np.random.default_rng(0))
     fitted["spoken"] = _fitted("spoken", *candidates(encoder, held, spoken))
     encoder = replace(encoder, typed_calibration=fitted["typed"], spoken_calibration=fitted["spoken"])
-    same = np.array([1, 0, 0, 0], np.float32)
+    same = np.array([1, 0, 0], np.float32)
     encoder = replace(encoder, typed_outcome=same, spoken_outcome=same)
     spoken = spoken_outcome_sought(encoder, held, np.random.default_rng(1))
     fitted["typed_outcome"] = _fitted("typed_outcome", *outcomes(encoder, held, typed))
