@@ -259,6 +259,11 @@ def test_formats_for_one_recording_go_to_files_where_there_are_several(
     assert (code, err) == (0, "")
     assert out.splitlines() == [f"found/a.{suffix}", f"found/a-2.{suffix}", f"found/b.{suffix}"]
     assert Path(f"found/b.{suffix}").read_text() == run("find", "x", f"--{format}", "--in", "b.wav")[1]
+    Path("mine").mkdir()
+    Path(f"mine/a.{suffix}").write_text("mine")
+    code, _, err = run("find", "x", f"--{format}", "--out", "mine")
+    assert code == 1 and f"mine/a.{suffix}: is there already and stays as it is" in err
+    assert Path(f"mine/a.{suffix}").read_text() == "mine"
     Path("file").touch()
     code, _, err = run("find", "x", f"--{format}", "--out", "file")
     assert code == 1 and "cannot be written" in err
@@ -330,6 +335,9 @@ def test_clip_cuts(run: Earshot, talk: Talk) -> None:
         code, out, err = run("clip", *arguments)
         assert (code, out) == (1, "") and err.count("\n") == 1
     assert not Path("x.wav").exists()
+    before = Path("a.wav").read_bytes()
+    code, _, err = run("clip", "a.wav@0:00.5-1.25", "./a.wav")
+    assert code == 2 and "is the recording itself" in err and Path("a.wav").read_bytes() == before
     code, _, err = run("clip", "a.wav@0:00.5-1.25", "out.mp3")
     assert code == 2 and "wav" in err and not Path("out.mp3").exists()
 
@@ -351,13 +359,21 @@ def test_remove_takes_out_recordings_folders_and_failures(run: Earshot, talk: Ta
         talk(name)
     Path("talks/b/bad.wav").write_text("no")
     run("index", "talks", "talks2")
-    assert run("remove", "talks/b/") == (0, "", "")
+    code, out, err = run("remove", "")
+    assert (code, out) == (2, "") and "A PATH is empty" in err
+    assert run("remove", "talks/b/") == (0, "took 3 files out of the library\n", "")
     status = json.loads(run("status", "--json")[1])
     assert status["recordings"] == 2 and status["failures"] == []
     code, out, err = run("remove", "gone.wav", "talks")
-    assert (code, out) == (1, "") and err.startswith("earshot: gone.wav: not in the library")
+    assert (code, out) == (1, "took 1 file out of the library\n") and err == "earshot: gone.wav: not in the library\n"
     assert json.loads(run("find", "x", "--top", "1")[1])["recording"] == "talks2/e.wav"
     assert Path("talks/a.wav").exists()
+    run("remove", "talks2")
+    code, out, err = run("find", "x")
+    assert (code, out) == (
+        0,
+        "",
+    ) and err == "earshot: the library is empty; put recordings in with `earshot index PATH`\n"
 
 
 def test_status_tells_what_is_there_and_what_is_not(run: Earshot, talk: Talk) -> None:

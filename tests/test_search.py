@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from earshot.encoders.lexicon import PAD, Lexicon
 from earshot.encoders.towers import phone_ids
 from earshot.encoders.word import WordEncoder
 from earshot.features import N_MELS, Floats
+from earshot.frames import FrameTable
 from earshot.library import EncoderIdentity, Fingerprint, Store, Stretch
 from earshot.pronounce import PHONES, pronounce
 from earshot.query import example_queries
@@ -217,6 +220,39 @@ def test_what_cannot_be_pronounced_is_one_line(searcher: Searcher, text: str) ->
     with pytest.raises(QueryError) as error:
         searcher.find(text)
     assert "\n" not in str(error.value)
+
+
+def test_what_takes_too_long_to_say_is_one_line(searcher: Searcher) -> None:
+    with pytest.raises(QueryError, match=r"takes about \d+ s to say; Earshot finds words and phrases up to 6 s"):
+        searcher.find("telescope " * 12)
+
+
+@pytest.mark.parametrize("wrong", [{"top": 0}, {"top": -1}, {"threshold": 2.0}])
+def test_hits_are_asked_for_in_numbers_that_there_can_be(searcher: Searcher, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        searcher.find("seven", **wrong)
+
+
+def test_of_a_long_query_fewer_places_are_aligned(encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of greatest cosine, so that memory is bounded; and nothing warns of what is far from likely."""
+    from earshot import scores, search
+    from earshot.query import typed_query
+
+    way = typed_query("seven", encoder)[0]
+    table = FrameTable(
+        np.random.default_rng(0).integers(-99, 99, (300, encoder.stored_dim)).astype(np.int8),
+        np.array([0, 300]), np.zeros(1), np.ones(1, np.int64), 0,
+    )  # fmt: skip
+    haystack = search.Haystack.of(table, encoder)
+    spans = scores.Spans(np.arange(40), np.full(40, 8), np.linspace(0.1, 0.9, 40, dtype=np.float32))
+    whole = search.measure(haystack, spans, way, encoder)
+    monkeypatch.setattr(search, "CELLS", search.CELLS // 40_000)
+    few = search.measure(haystack, spans, way, encoder)
+    assert 0 < len(few.starts) < len(whole.starts)
+    assert set(few.starts) <= set(whole.starts[-len(few.starts) :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert scores.logistic(np.array([[-1e4], [1e4]], np.float32), np.array([1, 0], np.float32)).tolist() == [0, 1]
 
 
 def test_examples_that_are_none_are_one_line(searcher: Searcher, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class Library:
 
         A folder's path takes out all that is below it. The files themselves stay as they are.
         """
-        named = [os.path.abspath(path) for path in _listed(paths)]
+        named = [os.path.abspath(path) for path in _listed(paths) if path]
         with Store.open(self.path, writing=True) as store:
             held = [*store.fingerprints(), *(failure.path for failure in store.failures())]
             removed = sorted({path for path in held if any(_is_at(path, name) for name in named)})

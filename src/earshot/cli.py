@@ -165,6 +165,8 @@ def find(
     elif hits:
         click.echo(output.text_of(hits, format))
     if missed := ", ".join(f"'{query}'" for query in asked if not found[query]):
+        if not library.recordings():
+            return output.complain("the library is empty; put recordings in with `earshot index PATH`")
         if within and not library.recordings(_glob(within)):
             raise click.UsageError(f"No recording in the library has a path that matches --in {within}.")
         where = f" in {within}" if within else ""
@@ -199,6 +201,8 @@ def clip(clip: Clip, out: str) -> None:
 
     if not out.lower().endswith(".wav"):
         raise click.UsageError(f"{out}: clips are written as wav; name it OUT.wav.")
+    if os.path.exists(out) and os.path.exists(clip.path) and os.path.samefile(out, clip.path):
+        raise click.UsageError(f"{out} is the recording itself; name another OUT.wav.")
     audio.write_wav(out, audio.load(clip))
 
 
@@ -210,8 +214,8 @@ def align(source: str, out: str) -> int:
 
     FOLDER holds audio files with a .txt of the same name beside them, LibriSpeech's *.trans.txt, or a manifest.jsonl.
     OUT.jsonl gets one line for each utterance: {"id", "words", "phones"}, lists of [start, end, label]; the same
-    command goes on where it was stopped. Needs pip install 'earshot[train]'. Exit code 1 where an utterance could not
-    be aligned.
+    command goes on where it was stopped. Needs pip install '.[train]'. Exit code 1 where an utterance could not be
+    aligned.
     """
     from pathlib import Path
 
@@ -233,9 +237,14 @@ def remove(paths: tuple[str, ...], library: Library) -> int:
 
     PATH is a recording, or a folder for all that is below it.
     """
-    unknown = [path for path in paths if not library.remove(path)]
+    if "" in paths:
+        raise click.UsageError("A PATH is empty; name a recording or a folder.")
+    removed = {path: library.remove(path) for path in paths}
+    unknown = [path for path, gone in removed.items() if not gone]
+    if count := sum(map(len, removed.values())):
+        click.echo(f"took {count} file{'' if count == 1 else 's'} out of the library")
     for path in unknown:
-        output.complain(f"{output.printable(path)}: not in the library; `earshot status` tells what is")
+        output.complain(f"{output.printable(path)}: not in the library")
     return 1 if unknown else 0
 
 

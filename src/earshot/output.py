@@ -71,9 +71,11 @@ def write_each(hits: Sequence[Hit], format: str, folder: str) -> list[str]:
             number += 1
             path = f"{stem}-{number}"
         path += _SUFFIXES[format]
+        if os.path.lexists(path):
+            raise EarshotError(f"{path}: is there already and stays as it is; choose another --out, or take it away")
         try:
             os.makedirs(folder, exist_ok=True)
-            with open(path, "w", encoding="utf-8", newline="\n") as file:
+            with open(path, "x", encoding="utf-8", newline="\n") as file:
                 file.write(_FORMATS[format]([hit for hit in hits if hit.recording.path == recording]))
         except OSError as error:
             raise EarshotError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
@@ -257,7 +259,11 @@ def status_text(status: Status, library: str) -> str:
     ]
     lists = (
         ("changed", "`earshot index` them again", map(printable, status.changed)),
-        ("vanished", "still searchable; take them out with `earshot remove`", map(printable, status.vanished)),
+        (
+            "vanished",
+            "still searchable; if they are gone for good, take them out with `earshot remove`",
+            map(printable, status.vanished),
+        ),
         ("failed", "not searchable as they are now", (f"{printable(f.path)}: {f.reason}" for f in status.failures)),
     )
     for title, advice, entries in lists:

@@ -25,7 +25,8 @@ from earshot.pronounce import pronounce
 from earshot.types import AudioError, Clip, QueryError, Seconds
 
 SHORTEST_EXAMPLE: Seconds = 0.15
-LONGEST_EXAMPLE: Seconds = 10.0
+LONGEST: Seconds = 6.0
+"""Words and phrases take no longer: what is beyond the grid is found by a part of it, the worse the longer it is."""
 CONTEXT: Seconds = 1.0
 """Speech around a clip cut from a longer recording, encoded with it: words run into each other."""
 SOUGHT, VARIANTS = 3, 12
@@ -89,6 +90,11 @@ class Query:
 def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
     """The pronunciations of a written word or phrase as queries. QueryError where it has none."""
     ways = [phone_ids(phones) for phones in pronounce(text, most=VARIANTS)]
+    if (seconds := _expected(ways[0], encoder) * FRAME_SECONDS) > LONGEST:
+        raise QueryError(
+            f"the query takes about {seconds:.0f} s to say; Earshot finds words and phrases up to {LONGEST:g} s: "
+            "name a part of it"
+        )
     return [phone_query(text, ids, encoder, same=ways) for ids in ways[:SOUGHT]]
 
 
@@ -213,7 +219,7 @@ def grid_lengths(expected: float, shorter: float, longer: float) -> tuple[int, .
 def _load_with_context(clip: Clip, start: Seconds) -> Floats:
     """Samples from `start` to CONTEXT after the clip, or to its end where the recording ends before that."""
     if clip.end is None:
-        return load(Clip(clip.path, start or None), max_seconds=LONGEST_EXAMPLE + (clip.start or 0.0) - start)
+        return load(Clip(clip.path, start or None), max_seconds=LONGEST + (clip.start or 0.0) - start)
     try:
         return load(Clip(clip.path, start, clip.end + CONTEXT))
     except AudioError:
@@ -226,10 +232,10 @@ def _load_with_context(clip: Clip, start: Seconds) -> Floats:
 
 
 def _check_length(clip: Clip, seconds: Seconds) -> None:
-    if seconds > LONGEST_EXAMPLE:
+    if seconds > LONGEST:
         raise QueryError(
             f"{clip}: {seconds:.1f} s is too long for an example; name a word or phrase in it as FILE@START-END "
-            f"(up to {LONGEST_EXAMPLE:g} s)"
+            f"(up to {LONGEST:g} s)"
         )
     if seconds < SHORTEST_EXAMPLE:
         raise QueryError(

@@ -268,5 +268,5 @@ def expected_calibration_error(found: Reliability) -> float:
 
 def logistic(features: Floats, weights: Floats) -> Floats:
     """Probabilities (n,) of features (n, f) under weights (f + 1,), the last of which is the bias."""
-    probability: Floats = (1 / (1 + np.exp(-(features @ weights[:-1] + weights[-1])))).astype(np.float32)
+    probability: Floats = np.exp(-np.logaddexp(0, -(features @ weights[:-1] + weights[-1]))).astype(np.float32)
     return probability

@@ -29,6 +29,8 @@ from earshot.types import Clip, Hit, Recording, Seconds
 
 CANDIDATES = 400
 """Spans of each pronunciation that are aligned."""
+CELLS = 1 << 25
+"""Half frames times phones that are aligned for a query: of a long one fewer spans than CANDIDATES are."""
 COMPARED, LIKELY = 100, 0.2
 """How many of them are compared with other words, the likeliest before that, and how likely the others must be."""
 MARGIN = 8
@@ -134,6 +136,10 @@ class Searcher:
         """
         if not isinstance(query, str | Clip):
             raise TypeError(f"a query is a text or a Clip, not {type(query).__name__}")
+        if top is not None and top < 1:
+            raise ValueError(f"top is the number of hits, 1 or more, or None for all, not {top}")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"a threshold is a probability from 0 to 1, not {threshold}")
         ways = typed_query(query, self.encoder) if isinstance(query, str) else spoken_query(query, self.encoder)
         self._notice_changes()
         recordings = self._recordings
@@ -232,9 +238,10 @@ def size(query: Query) -> float:
 def measure(haystack: Haystack, spans: scores.Spans, query: Query, encoder: WordEncoder) -> Candidates:
     """The candidates for one query near these spans: span by alignment, cosine, and features for the probability."""
     table = haystack.table
-    starts, lengths = haystack.firsts[spans.pairs], spans.lengths
     reach = MARGIN + max(0, round(query.expected * 1.3) - max(query.lengths))
     width = max(query.lengths) + 2 * reach
+    affordable = np.sort(np.argsort(-spans.cosines)[: max(1, CELLS // (HALVES * width * len(query.states)))])
+    starts, lengths = haystack.firsts[spans.pairs[affordable]], spans.lengths[affordable]
     stretch = haystack.stretch_of(starts)
     lowest, highest = table.stretch_offsets[stretch], table.stretch_offsets[stretch + 1]
     begin = np.maximum(starts - reach, lowest)

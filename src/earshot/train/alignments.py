@@ -75,6 +75,8 @@ class Report:
     """What became of the utterances: how many have word times, and why others have none."""
 
     aligned: int = 0
+    before: int = 0
+    """Those that an earlier run aligned."""
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self, most: int = 20) -> Iterator[str]:
@@ -83,7 +85,8 @@ class Report:
             yield f"{name}: {why}"
         if len(self.left_out) > most:
             yield f"... and {len(self.left_out) - most} more"
-        yield f"{self.aligned} utterances with word times, {len(self.left_out)} without"
+        before = f", {self.before} that were done already" if self.before else ""
+        yield f"{self.aligned} utterances with word times{before}, {len(self.left_out)} without"
 
 
 class Finder:
@@ -159,6 +162,7 @@ def align(source: Path, out: Path) -> Report:
     with _opened(out) as file:
         for transcript in transcripts:
             if transcript.id in done:
+                finder.report.before += 1
                 continue
             try:
                 found = finder(transcript, load(Clip(str(transcript.audio))))
