@@ -33,6 +33,7 @@ from benchmarks.peaks import peaks
 from benchmarks.run import current_origin
 from earshot import metrics
 from earshot.encoders import IsolatedEncoder, WordEncoder
+from earshot.encoders.clock import frame_range
 from earshot.features import log_mel
 from earshot.metrics import Detection, Reference
 from earshot.train.corpus import read_corpus
@@ -226,10 +227,8 @@ def detection(encoder: Encoder, test: Test, spoken: Floats, texts: dict[str, Flo
     out: dict[str, Any] = {}
     ways = ["cut", "pooled"] if isinstance(encoder, WordEncoder) else ["cut"]
     for way in ways:
-        began = time.process_time()
         grids = {length: _grid(encoder, test, length, pooled=way == "pooled") for length in WINDOWS}
-        seconds = time.process_time() - began
-        figures: dict[str, Any] = {"x real time": sum(map(len, test.samples)) / SAMPLE_RATE / seconds}
+        figures: dict[str, Any] = {}
         for kind, vectors in kinds.items():
             left_out = own if kind == "spoken" else {}
             of = {part: [q for q in vectors if (q in test.vocabulary) == (part == "IV")] for part in ("IV", "OOV")}
@@ -319,8 +318,6 @@ def _grid(encoder: Encoder, test: Test, length: Seconds, pooled: bool) -> Grid:
 
 def _pooled(encoder: WordEncoder, samples: Audio, starts: NDArray[np.float64], length: Seconds) -> Floats:
     """Embeddings of windows, pooled from one run over the utterance."""
-    from earshot.encoders.clock import frame_range
-
     frames = encoder.frames([log_mel(samples)])[0]
     spans = [frame_range(start, start + length, len(frames)) for start in starts]
     return np.stack([encoder.pool(frames[first:last]) for first, last in spans])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from benchmarks import store
 from benchmarks.protocol_page import protocol_page
 from benchmarks.store import Run, Trials
 from earshot import metrics
-from earshot.metrics import Matching, Reference
+from earshot.metrics import Detection, Matching, Reference
 from earshot.pronounce import PHONES, pronounce
 from earshot.types import EarshotError
 
@@ -43,7 +44,7 @@ that others used too: compare ratios.
 """
 CEILING = "; its ceiling is {:.3f}, as words said less than ten times cannot reach 1"
 TITLE = "Term detection in whole chapters"
-TRANSFER_TITLE = "Spoken examples in a language that the encoder was not trained on"
+TRANSFER_TITLE = "Spoken examples in a language that the encoder was not trained on, said by other speakers"
 
 
 @click.command()
@@ -56,6 +57,8 @@ def main(folder: Path) -> None:
             trials, runs = store.load_trials(folder / name), store.load_runs(folder / name)
         except EarshotError as error:
             raise click.ClickException(str(error)) from None
+        if name.partition("-")[0] == "transfer":
+            trials, runs = by_others(trials, runs)
         (folder / f"{name}.md").write_text(chapters_page(trials, runs, name), encoding="utf-8")
         plot(trials, runs, folder / f"{name}.png")
         click.echo((folder / f"{name}.md").read_text(encoding="utf-8"))
@@ -71,6 +74,18 @@ def main(folder: Path) -> None:
         click.echo((folder / "conditions.md").read_text(encoding="utf-8"))
     if not tasks and not any((folder / name).exists() for name in ("words.jsonl", "protocol.jsonl")):
         raise click.ClickException(f"nothing in {folder}: run `python -m benchmarks.run --speech DIR --work DIR` first")
+
+
+def by_others(trials: Trials, runs: list[Run]) -> tuple[Trials, list[Run]]:
+    """What is asked for as WORD/SPEAKER (`tasks.transfer`) is sought in the recordings of the other speakers alone."""
+
+    def other(found: Reference | Detection) -> bool:
+        return found.recording != found.query.partition("/")[2]
+
+    references = [reference for reference in trials.references if other(reference)]
+    return replace(trials, references=references), [
+        replace(run, detections=[detection for detection in run.detections if other(detection)]) for run in runs
+    ]
 
 
 def chapters_page(trials: Trials, runs: list[Run], task: str = "chapters") -> str:

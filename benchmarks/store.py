@@ -110,4 +110,6 @@ def put(path: Path, row: dict[str, Any], key: tuple[str, ...]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     rows = [one for one in rows if any(one[name] != row[name] for name in key)]
-    path.write_text("".join(json.dumps(one) + "\n" for one in [*rows, row]))
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(one) + "\n" for one in [*rows, row]))
+    part.replace(path)

@@ -187,6 +187,12 @@ def _said(*words: str) -> Alignment:
         (CATS, "Cats never bark", 1.05, None),
         (CATS, "", 1.1, None),
         (CATS, "Cats bark", 0.9, "its alignment ends at 1.10 s, the audio at 0.90 s"),
+        (
+            Alignment((Timed(0.1, float("nan"), "cats"),), ()),
+            "Cats",
+            1.1,
+            "its alignment has times that are no numbers",
+        ),
         (CATS, "Dogs bark", 1.1, "its alignment has the words of another text: 'cats' is not in it"),
         (CATS, "Bark, cats!", 1.1, "its alignment has the words of another text: 'bark' is not in it, or not in this"),
         (_said("'tis", "the", "boys'", "well-known", "o'clock"), "’Tis the boys' well-known o'clock", 1, None),

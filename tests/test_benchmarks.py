@@ -249,6 +249,24 @@ def test_the_noise_of_each_clip_is_its_own(tmp_path: Path, monkeypatch: pytest.M
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
 
 
+def test_what_is_transferred_is_sought_in_the_recordings_of_others() -> None:
+    said = [metrics.Reference(f"up/{s}", r, 0.0, 0.5) for s in "12" for r in "12"]
+    found = [metrics.Detection(r.query, r.recording, 0.0, 0.5, 0.9) for r in said]
+    origin = store.Origin("c", "abc", "m", "1", 0.0)
+    one = store.Run("sure", "spoken", origin, 900.0, 2, [], 1.0, 1.0, False, 1.0, 1.0, found)
+    trials, (other,) = score.by_others(store.Trials(900.0, {"spoken": ["up/1", "up/2"]}, said, said), [one])
+    for left in (trials.references, other.detections):
+        assert [(x.query, x.recording) for x in left] == [("up/1", "2"), ("up/2", "1")]
+
+
+def test_a_row_takes_the_place_of_one_with_its_key(tmp_path: Path) -> None:
+    for figure, name in ((1, "a"), (2, "b"), (3, "a")):
+        store.put(tmp_path / "rows.jsonl", {"name": name, "figure": figure}, ("name",))
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert rows == [{"name": "b", "figure": 2}, {"name": "a", "figure": 3}]
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
 def test_a_transfer_page_counts_no_letters_and_no_chapters() -> None:
     said = [
         metrics.Reference(f"{w}/{s}", "r", float(k), k + 0.5) for s in "12" for w in ("up", "no") for k in range(12)
@@ -259,7 +277,9 @@ def test_a_transfer_page_counts_no_letters_and_no_chapters() -> None:
     origin = store.Origin("c", "abc", "m", "1", 0.0)
     one = store.Run("sure", "spoken", origin, 900.0, 4, [], 1.0, 1.0, False, 1.0, 1.0, found)
     page = score.chapters_page(trials, [one], "transfer-babble@5")
-    assert page.startswith("# Spoken examples in a language that the encoder was not trained on\n")
+    assert page.startswith(
+        "# Spoken examples in a language that the encoder was not trained on, said by other speakers\n"
+    )
     assert "chapters" not in page and "ceiling" not in page and "letters" not in page
     assert "| contender | no | up | r |\n|---|---|---|---|\n| sure | 0.500 | 1.000 | 0.750 |" in page
     few = replace(trials, references=[r for r in said if r.start < 5])

@@ -247,7 +247,7 @@ def test_what_a_killed_run_logged_after_its_checkpoint_is_not_logged_twice(tmp_p
     batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
     train(batcher, SMALL, TrainOptions(steps=3, workers=0, stop_after=2), tmp_path)
     with open(tmp_path / "log.jsonl", "a") as log:
-        log.write('{"step": 3, "seconds": 1.0}\n')
+        log.write('{"step": 3, "seconds": 1.0}\n{"step": 4, "sec')
     train(batcher, SMALL, TrainOptions(steps=3, workers=0), tmp_path)
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert steps == [2, 3]
@@ -360,6 +360,41 @@ def test_babble_is_of_other_people() -> None:
         len(other_speech([(speech, k) for k in range(len(speech.utterances))], first.speaker)) == VOICES * first.length
     )
     assert len(other_speech([(speech, 0)], first.speaker)) == 0
+
+
+def test_a_phone_that_is_never_said_takes_as_long_as_others(tmp_path: Path) -> None:
+    from earshot.pronounce import PHONES
+    from earshot.train.priors import measured
+
+    found = measured([corpus()], tmp_path).phone_seconds
+    assert found[PHONES.index("ZH")] == pytest.approx(found[PHONES.index("K")], rel=1e-5) and found.min() > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\xff\xfe", "no readable recipe"),
+        (b'base = "mine.toml"', 'base "mine.toml" is not the name of another recipe'),
+        (b'base = "/etc/passwd"', "is not the name of another recipe beside it"),
+    ],
+)
+def test_a_recipe_that_is_none_is_one_line(tmp_path: Path, content: bytes, complaint: str) -> None:
+    from earshot.train.recipe import read_recipe
+
+    (tmp_path / "mine.toml").write_bytes(content)
+    with pytest.raises(TrainingError, match=complaint) as error:
+        read_recipe(tmp_path / "mine.toml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_corpus_without_speech_or_damaged_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "samples.i16").touch()
+    with pytest.raises(CorpusError, match="no utterances in it, or damaged"):
+        read_corpus(tmp_path)
+    (tmp_path / "samples.i16").write_bytes(bytes(8))
+    (tmp_path / "utterances.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises(CorpusError, match="or damaged"):
+        read_corpus(tmp_path)
 
 
 def test_weights_are_trained_further_on_their_own_priors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ pip install -e '.[train,bench]' and, for synthetic speech, the Debian packages t
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -26,7 +27,7 @@ from queue import SimpleQueue
 
 import torch
 
-from earshot.train.recipe import with_base
+from earshot.train.recipe import read_recipe, with_base
 from earshot.types import EarshotError
 
 HERE = Path(__file__).resolve().parent
@@ -48,6 +49,8 @@ def main() -> None:
     for name in ("speech", "work", "recipe", "alignments"):
         if getattr(options, name):
             setattr(options, name, getattr(options, name).resolve())
+    named = (encoder.partition("=") for encoder in options.encoder)
+    options.encoder = [f"{name}={Path(folder).resolve()}" if folder else name for name, _, folder in named]
     try:
         recipe = with_base(options.recipe)
     except EarshotError as error:
@@ -70,15 +73,13 @@ def main() -> None:
 
 
 def prepare(corpus: str, speech: Path, work: Path, alignments: Path | None, recipe: dict) -> None:
+    """Bring a corpus up to date: what is there already costs nothing, and word times may have been corrected."""
     source, folder = speech / corpus, work / "corpora" / corpus
-    if (folder / "done").exists():
-        return
     if corpus == "synth":
         source = work / "synth"
         run(sys.executable, "recipes/synthesise.py", source, "--hours", recipe["synthetic_hours"])
     given = ["--alignments", alignments] if alignments and corpus != "synth" else []
     run(sys.executable, "-m", "earshot.train.corpus", source, folder, *given)
-    (folder / "done").touch()
 
 
 def train_all(names: list[str], options: argparse.Namespace) -> None:
@@ -109,9 +110,14 @@ def visible_gpus() -> list[str]:
 def train(name: str, recipe: Path, work: Path, launch: str | None = None, gpu: str | None = None) -> None:
     """One system with one seed, to its exported weights; on one GPU, if that is given."""
     folder, weights, corpora = work / "runs" / name, work / "weights" / name, work / "corpora"
+    system, _, seed = name.partition("@")
+    said, kept = json.dumps(read_recipe(recipe, system), sort_keys=True), folder / "recipe.json"
+    if kept.exists() and kept.read_text() != said:
+        raise SystemExit(f"run: {folder} is of another recipe than {recipe} is now; take it and {weights} away")
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(said)
     if (weights / "word.toml").exists():
         return
-    system, _, seed = name.partition("@")
     chosen = ["--system", system, "--seed", seed, "--corpora", corpora, "--out", folder]
     python = shlex.split(launch) if launch else [sys.executable]
     run(*python, "-m", "earshot.train.word", recipe, *chosen, log=work / f"{name}.log", gpu=gpu)

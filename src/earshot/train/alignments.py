@@ -57,6 +57,8 @@ def complaint(alignment: Alignment, transcript: Transcript, seconds: Seconds) ->
     words, times = alignment.words, [*alignment.words, *alignment.phones]
     if not words:
         return "its alignment holds no words"
+    if not np.isfinite([(t.start, t.end) for t in times]).all():
+        return "its alignment has times that are no numbers"
     if (end := max(t.end for t in times)) > seconds + LATE:
         return f"its alignment ends at {end:.2f} s, the audio at {seconds:.2f} s"
     if any(t.end <= t.start or t.start < 0 for t in times) or not all(map(_ordered, (words, alignment.phones))):

@@ -64,8 +64,10 @@ def read_corpus(folder: Path) -> Corpus:
     """The corpus made in `folder` so far, without a last line cut short by a kill. CorpusError where there is none."""
     if not (folder / SAMPLES).is_file():
         raise CorpusError(f"{folder}: no prepared corpus; make it with python -m earshot.train.corpus SOURCE {folder}")
-    utterances = tuple(_utterances(folder))
-    return Corpus(utterances, np.memmap(folder / SAMPLES, np.int16, mode="r"))
+    try:
+        return Corpus(tuple(_utterances(folder)), np.memmap(folder / SAMPLES, np.int16, mode="r"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"{folder}: no utterances in it, or damaged ({error}); make it anew") from None
 
 
 def prepare(source: Path, folder: Path, alignments: Alignments | None = None, alone: bool = False) -> Report:

@@ -86,6 +86,9 @@ class Decoder(nn.Module):
         self.out = nn.Linear(config.hidden, inputs)
 
     def forward(self, embedding: Tensor, n_steps: int) -> Tensor:
+        if embedding.is_cuda and torch.is_autocast_enabled("cuda"):  # as in `BiLSTM`
+            with torch.autocast("cuda", enabled=False):
+                return self(embedding.float(), n_steps)  # type: ignore[no-any-return]
         return self.out(self.lstm(embedding.unsqueeze(1).expand(-1, n_steps, -1))[0]).float()  # type: ignore[no-any-return]
 
 

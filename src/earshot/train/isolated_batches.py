@@ -93,11 +93,6 @@ class IsolatedBatcher:
         """Different words to draw from."""
         return len(self._said)
 
-    @property
-    def n_instances(self) -> int:
-        """Spoken instances of all of them."""
-        return sum(map(len, self._said.values()))
-
     def batch(self, step: int, rank: int = 0) -> Batch:
         """The batch of this step; the same for the same seed, step and rank."""
         rng = np.random.default_rng((self.seed, step, rank))

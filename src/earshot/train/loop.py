@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from earshot.train.alignments import complete_bytes
 from earshot.train.batches import Batch
 from earshot.train.clsr.batches import PassageBatch
 from earshot.train.clsr.model import PassageConfig, PassageModel
@@ -310,8 +311,8 @@ def _average_gradients(model: nn.Module, world: int) -> None:
 def _shorten(log: Path, step: int) -> None:
     """Take out what a run that was killed had logged after the step that it goes on from."""
     if log.exists():
-        lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= step]
-        log.write_text("".join(f"{line}\n" for line in lines))
+        whole = log.read_bytes()[: complete_bytes(log)].decode().splitlines()
+        log.write_text("".join(f"{line}\n" for line in whole if json.loads(line)["step"] <= step))
 
 
 def _log(path: Path, step: int, running: dict[str, float], seconds: float, world: int) -> None:

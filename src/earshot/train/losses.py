@@ -58,8 +58,9 @@ def dwd(audio: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     """Deep word discrimination (arXiv 2512.14115, section on DWD; the family of GE2E): instances against centroids.
 
     audio (s, d), labels (s,): any integers. Each instance of a word said at least twice is drawn to the centroid of
-    the others and away from the centroids of other words: softmax loss plus contrast loss of the paper, on cosines
-    times `scale` (the paper has no scale; without one the softmax term can hardly move). Zero if no word repeats.
+    the others and away from the centroids of other words: softmax loss of cosines times `scale`, plus contrast loss of
+    cosines alone, both averaged over the instances (the paper has no scale; without one the softmax term can hardly
+    move). Zero if no word repeats.
     """
     words, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     sums = torch.zeros(len(words), audio.shape[1], device=audio.device, dtype=audio.dtype).index_add(0, index, audio)

@@ -53,12 +53,13 @@ def measured(corpora: Sequence[Corpus], folder: Path) -> Priors:
 
 
 def _seconds(utterances: Sequence[Utterance]) -> Floats:
-    """Mean duration of each of PHONES; 0 for one that is never said."""
+    """Mean duration of each of PHONES; that of all for one that is never said."""
     total, count = np.zeros(len(PHONES)), np.zeros(len(PHONES))
     for phone in (p for u in utterances for p in u.phones):
         total[PHONES.index(phone.label)] += phone.end - phone.start
         count[PHONES.index(phone.label)] += 1
-    return (total / np.maximum(count, 1)).astype(np.float32)
+    usual = total.sum() / max(count.sum(), 1)
+    return np.where(count > 0, total / np.maximum(count, 1), usual).astype(np.float32)
 
 
 def _level_mels(samples: Floats) -> Floats:

@@ -39,13 +39,18 @@ def read_recipe(path: Path, system: str | None = None) -> dict[str, Any]:
     return _over(recipe | {"train": recipe.get("train", {})}, systems[system] if system else {})
 
 
-def with_base(path: Path) -> dict[str, Any]:
-    """All tables of a recipe over those of its base."""
+def with_base(path: Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """All tables of a recipe over those of its base; `above`: names of the recipes that it is a base of."""
     try:
         recipe = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise TrainingError(f"{path}: no readable recipe ({error})") from None
-    return _over(with_base(path.with_name(recipe.pop("base"))), recipe) if "base" in recipe else recipe
+    if "base" not in recipe:
+        return recipe
+    base, seen = str(recipe.pop("base")), (*above, path.name)
+    if base != Path(base).name or base in seen:
+        raise TrainingError(f'{path}: base "{base}" is not the name of another recipe beside it')
+    return _over(with_base(path.with_name(base), seen), recipe)
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
