@@ -13,6 +13,7 @@ of the test that are said at least twice; a spoken one is one instance of 0.5 to
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,8 @@ from earshot.types import EarshotError, Seconds
 SHORTEST, LONGEST = 0.5, 2.0
 LETTERS = 3
 SEED = 1
+PRONOUNCEABLE = re.compile("[a-z'.-]+")
+"""Others, of another script, are no words of the test."""
 Floats = NDArray[np.float32]
 Encoder = WordEncoder | IsolatedEncoder
 
@@ -144,7 +147,7 @@ def read_test(corpora: Path, recipe_path: Path, name: str, condition: Condition)
         Word(word.label, k, word.start, word.end)
         for k, u in enumerate(chosen)
         for word in u.words
-        if sum(map(str.isalpha, word.label)) >= LETTERS and words_of(word.label)
+        if sum(map(str.isalpha, word.label)) >= LETTERS and words_of(word.label) and PRONOUNCEABLE.fullmatch(word.label)
     ]
     return Test(name, condition, samples, [u.speaker for u in chosen], words, vocabulary)
 
@@ -324,6 +327,7 @@ def _pooled(encoder: WordEncoder, samples: Audio, starts: NDArray[np.float64], l
 
 
 def _typed(encoder: Encoder, words: list[str]) -> dict[str, Floats]:
+    """Embeddings of words; none where the encoder has none of writing."""
     if isinstance(encoder, IsolatedEncoder) and not encoder.has_text:
         return {}
     return dict(zip(words, encoder.embed_text(words), strict=True))

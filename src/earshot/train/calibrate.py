@@ -35,7 +35,7 @@ from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.train.recipe import held_out, read_recipe
 from earshot.train.transcripts import CorpusError
-from earshot.types import EarshotError, Seconds
+from earshot.types import EarshotError, QueryError, Seconds
 
 RIDGE = 1e-7
 QUERIES = 400
@@ -117,7 +117,14 @@ def typed_sought(encoder: WordEncoder, held: Held, rng: np.random.Generator) -> 
         for runs, n in ((said, share * QUERIES), (unsaid, 0.3 * share * QUERIES), (long, 0.3 * share * QUERIES)):
             ordered = sorted(runs)
             sought += [ordered[k] for k in rng.choice(len(ordered), min(round(n), len(ordered)), replace=False)]
-    return [Sought(words, typed_query(" ".join(words), encoder)) for words in sought]
+    return [Sought(words, typed_query(" ".join(words), encoder)) for words in sought if all(map(_pronounceable, words))]
+
+
+def _pronounceable(word: str) -> bool:
+    try:
+        return bool(pronounce_word(word))
+    except QueryError:
+        return False
 
 
 def _runs(texts: Sequence[Sequence[str]], shortest: int, longest: int) -> set[tuple[str, ...]]:
@@ -163,11 +170,15 @@ def heard_examples(encoder: WordEncoder, held: Held, rng: np.random.Generator) -
     """
     found, right = [], []
     for word, k, j in _spoken_words(held, 1, rng):
+        if not _pronounceable(word):
+            continue
         two = bool(rng.random() < 0.2) and j + 1 < len(held.utterances[k].words)
         rows, features = hypotheses(held.cut(k, j, j + two, encoder, bool(rng.random() < 0.5)), encoder)
         said = set() if two else {tuple(phone_ids(phones)) for phones in pronounce_word(word)}
         found.append(features)
         right.append([tuple(encoder.lexicon.ids(row)) in said for row in rows])
+    if not found:
+        raise CorpusError("too little held-out speech to fit probabilities on: no word of four letters is said")
     return np.stack(found), np.array(right)
 
 
@@ -180,7 +191,7 @@ def outcomes(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tupl
         true, other = _truth(held, one, places.starts[shown], places.ends[shown])
         features.append(outcome_features(places.chances[shown], one.ways[0])[other])
         right.append(true[other])
-    return np.concatenate(features), np.concatenate(right)
+    return _together(features, right)
 
 
 def fit_heard(features: Floats, right: NDArray[np.bool_], steps: int = 4000, rate: float = 0.05) -> Floats:
@@ -242,6 +253,15 @@ def candidates(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tu
                 true, other = _truth(held, one, found.starts[kept], found.ends[kept])
                 features.append(found.features[kept][other])
                 right.append(true[other])
+    return _together(features, right)
+
+
+def _together(features: list[Floats], right: list[NDArray[np.bool_]]) -> tuple[Floats, NDArray[np.bool_]]:
+    """What was found of all that was sought. CorpusError where nothing was, or nothing right."""
+    if not any(true.any() for true in right):
+        raise CorpusError(
+            "too little held-out speech to fit probabilities on: hold out speakers who say more words twice"
+        )
     return np.concatenate(features), np.concatenate(right)
 
 
