@@ -243,6 +243,19 @@ def test_training_resumed_is_training_never_stopped(tmp_path: Path) -> None:
     assert 20 * one[0]["clap"] == pytest.approx(13 * two[0]["clap"] + 7 * two[1]["clap"], abs=0.01)
 
 
+def test_a_run_goes_on_only_as_what_it_was(tmp_path: Path) -> None:
+    """Not with another seed or other losses; into another folder its weights go with any."""
+    begun = TrainOptions(steps=3, workers=0, stop_after=2)
+    train(Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS, seed=1), SMALL, begun, tmp_path)
+    other = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS, seed=2)
+    with pytest.raises(TrainingError, match=r"last\.pt is of a run with seed 1 and not 2; go on as before, or train"):
+        train(other, SMALL, begun, tmp_path)
+    fewer = TrainOptions(steps=3, workers=0, losses={"phone": 1.0})
+    with pytest.raises(TrainingError, match=r"losses \{.*\} and not \{'phone': 1\.0\}"):
+        train(Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS, seed=1), SMALL, fewer, tmp_path)
+    train(other, SMALL, fewer, tmp_path / "further", tmp_path / "last.pt")
+
+
 def test_what_a_killed_run_logged_after_its_checkpoint_is_not_logged_twice(tmp_path: Path) -> None:
     batcher = Batcher([corpus()], BatchOptions(chunks=4, chunk=1.0), PRIORS)
     train(batcher, SMALL, TrainOptions(steps=3, workers=0, stop_after=2), tmp_path)

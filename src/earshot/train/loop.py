@@ -42,6 +42,8 @@ and paper B's, of passages."""
 LAST, LOG = "last.pt", "log.jsonl"
 """In a run's folder: its state, and one line of JSON for every 20 steps."""
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Run = dict[str, Any]
+"""What has to stay as it is where a run goes on: seed, number of processes, losses."""
 Model = WordModel | IsolatedModel | PassageModel
 Config = WordConfig | IsolatedConfig | PassageConfig
 
@@ -103,7 +105,8 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path,
         _fill(model, _of_config(start, config)["model"], start)
     model = model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    step = _resume(last, model, optimizer, device)
+    run: Run = {"seed": batcher.seed, "processes": world, "losses": options.losses, "pretrain": options.pretrain_losses}
+    step = _resume(last, model, optimizer, device, run)
     if world > 1:
         for parameter in model.parameters():
             dist.broadcast(parameter.data, 0)
@@ -132,7 +135,7 @@ def train(batcher: Batches, config: Config, options: TrainOptions, folder: Path,
             _log(folder / LOG, step, running, time.monotonic() - since, world)
             since, running = time.monotonic(), defaultdict(float)
         if rank == 0 and (step % options.save_every == 0 or ends):
-            save(last, model, batcher.priors, step, optimizer)
+            save(last, model, batcher.priors, step, optimizer, run)
         if rank == 0 and options.keep_every and step % options.keep_every == 0:
             save(folder / f"step-{step}.pt", model, batcher.priors, step)
         if ends:
@@ -190,15 +193,21 @@ class Checkpoint(NamedTuple):
 
 
 def save(
-    path: Path, model: Model, priors: Priors | None, step: int, optimizer: torch.optim.Optimizer | None = None
+    path: Path,
+    model: Model,
+    priors: Priors | None,
+    step: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    run: Run | None = None,
 ) -> None:
-    """Write a checkpoint so that a kill leaves either the old one or the new one."""
+    """Write a checkpoint so that a kill leaves either the old one or the new one. `run`: what goes on with it."""
     state: dict[str, Any] = {
         "kind": _kind(model),
         "config": asdict(model.config),
         "model": model.state_dict(),
         "priors": None if priors is None else [torch.as_tensor(values) for values in priors],
         "step": step,
+        "run": run,
     }
     if optimizer is not None:
         state["optimizer"] = optimizer.state_dict()
@@ -272,10 +281,15 @@ def _kind(model: Model) -> str:
     return next(kind for kind, (_, of) in MODELS.items() if isinstance(model, of))
 
 
-def _resume(path: Path, model: Model, optimizer: torch.optim.Optimizer, device: torch.device) -> int:
+def _resume(path: Path, model: Model, optimizer: torch.optim.Optimizer, device: torch.device, run: Run) -> int:
+    """The step to go on from. TrainingError where the checkpoint is of a run that asks for something else."""
     if not path.exists():
         return 0
     state = _of_config(path, model.config, device)
+    before = state.get("run") or run
+    if changed := [name for name in run if before[name] != run[name]]:
+        told = ", ".join(f"{name} {before[name]} and not {run[name]}" for name in changed)
+        raise TrainingError(f"{path} is of a run with {told}; go on as before, or train into another folder --from it")
     _fill(model, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
