@@ -9,10 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not there on Windows
+    fcntl = None  # type: ignore[assignment]
 
 import numpy as np
 from numpy.random import Generator
@@ -48,6 +54,15 @@ class IsolatedOptions:
     augmentation: Augmentation | None = None
     store: bool = True
     """Keep the features of words that are not augmented in one memory-mapped file, made once."""
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Processes that start together do this after each other, where the system has such locks."""
+    with open(lock, "w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class IsolatedBatcher:
@@ -127,12 +142,13 @@ class IsolatedBatcher:
         path = folder / f"words-{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}.features"
         counts = [-(-frame_count(self._n_samples(place)) // self.front.stack) for place in places]
         ends = np.cumsum(counts)
-        if not path.exists():
-            whole = path.with_name(f"{path.name}-{os.getpid()}")  # several processes may get here at once
-            with open(whole, "wb") as file:
-                for place in places:
-                    file.write(self.front.rows(self._samples(place)).astype(dtype).tobytes())
-            os.replace(whole, path)
+        with _one_at_a_time(path.with_suffix(".lock")):
+            if not path.exists():
+                whole = path.with_suffix(".part")
+                with open(whole, "wb") as file:
+                    for place in places:
+                        file.write(self.front.rows(self._samples(place)).astype(dtype).tobytes())
+                os.replace(whole, path)
         rows = np.memmap(path, dtype, mode="r", shape=(int(ends[-1]), self.front.inputs))
         return {place: rows[end - n : end] for place, n, end in zip(places, counts, ends, strict=True)}
 
