@@ -1,0 +1,77 @@
+"""Transcripts that people have: SRT, WebVTT, or the JSON of Whisper and its like, as text with times.
+
+In: a file, or a recording and the folder that may hold its transcript. Out: captions. Read by pysubs2; knows nothing of
+audio or libraries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from earshot.types import EarshotError, Seconds
+
+SUFFIXES = (".srt", ".vtt", ".json")
+LATE: Seconds = 2.0
+"""How far a caption may reach beyond the end of its recording: players round, and the last one often stays on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """What is said between two times."""
+
+    start: Seconds
+    end: Seconds
+    text: str
+
+
+def read(path: Path) -> list[Caption]:
+    """The captions of a file that say something, in order of time.
+
+    EarshotError, one line, where it cannot be read, is of no such kind, or holds none.
+    """
+    import pysubs2
+
+    try:
+        if path.suffix.lower() == ".json":
+            made = pysubs2.load_from_whisper(json.loads(path.read_text(encoding="utf-8-sig")))
+        else:
+            made = pysubs2.SSAFile.from_string(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pysubs2.Pysubs2Error) as error:
+        told = (str(error).splitlines() or [""])[0]
+        raise EarshotError(
+            f"{path}: no readable SRT, WebVTT or Whisper JSON ({told or type(error).__name__})"
+        ) from error
+    found = [Caption(e.start / 1000, e.end / 1000, " ".join(e.plaintext.split())) for e in made if not e.is_comment]
+    found = sorted((c for c in found if c.text and c.end > c.start), key=lambda caption: caption.start)
+    if not found:
+        raise EarshotError(f"{path}: no captions with times in it")
+    return found
+
+
+def beside(recording: str, folder: Path) -> Path | None:
+    """The transcript of a recording in `folder`: of its name, also NAME.EN.vtt and NAME.mp3.srt; None without one."""
+    name = os.path.basename(recording)
+    stem = os.path.splitext(name)[0]
+    found = (path for path in _named(folder, stem) if path.suffix.lower() in SUFFIXES)
+    return min(found, key=lambda path: (len(path.name), SUFFIXES.index(path.suffix.lower())), default=None)
+
+
+def _named(folder: Path, stem: str) -> Iterator[Path]:
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise EarshotError(f"{folder}: no folder of transcripts ({error.strerror})") from error
+    for name in sorted(names):
+        if name.startswith(f"{stem}.") and name.count(".") - stem.count(".") <= 2:
+            yield folder / name
+
+
+def within(captions: Sequence[Caption], seconds: Seconds) -> list[Caption]:
+    """The captions, cut at the end of a recording. EarshotError where they are of a longer one."""
+    if (end := max(caption.end for caption in captions)) > seconds + LATE:
+        raise EarshotError(f"the transcript reaches {end:.0f} s, the recording {seconds:.0f} s; is it of another one?")
+    return [Caption(c.start, min(c.end, seconds), c.text) for c in captions if c.start < seconds]

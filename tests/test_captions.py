@@ -1,0 +1,61 @@
+"""Transcripts in the formats that people have, and files that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from earshot import captions
+from earshot.captions import Caption
+from earshot.types import EarshotError
+
+SRT = "\ufeff1\n00:00:01,000 --> 00:00:02,500\n<i>Who paid</i>\nfor it?\n\n2\n00:01:00,000 --> 00:01:01,000\n\n"
+VTT = "WEBVTT\n\nNOTE made by hand\n\n00:01.000 --> 00:02.500 align:start\nWho <b>paid</b> for it?\n"
+WHISPER = json.dumps({"text": "..", "segments": [{"start": 1.0, "end": 2.5, "text": " Who paid for it?"}]})
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.srt", SRT), ("a.vtt", VTT), ("a.json", WHISPER)])
+def test_captions_of_every_kind_are_text_with_times(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert captions.read(tmp_path / name) == [Caption(1.0, 2.5, "Who paid for it?")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.srt", b"", "no readable SRT|no captions"),
+        ("a.srt", b"\xff\xfe\x00", "no readable SRT"),
+        ("a.vtt", b"hello", "no readable SRT|no captions"),
+        ("a.json", b"{", "no readable SRT"),
+        ("a.json", b'{"text": "no segments"}', "no readable SRT"),
+        ("a.json", b"[1]", "no readable SRT"),
+        ("a.json", b"[]", "no captions with times"),
+    ],
+)
+def test_files_that_are_none_are_one_line(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EarshotError, match=complaint) as error:
+        captions.read(tmp_path / name)
+    assert name in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(EarshotError, match="no readable SRT"):
+        captions.read(tmp_path / "gone.srt")
+
+
+def test_the_transcript_of_a_recording_has_its_name(tmp_path: Path) -> None:
+    for name in ("talk.en.vtt", "talk.srt", "talk.mp3.json", "talks.srt", "talk.txt", "other.vtt", "v1.2.en.vtt"):
+        (tmp_path / name).touch()
+    assert captions.beside("/x/talk.mp3", tmp_path) == tmp_path / "talk.srt"
+    assert captions.beside("/x/other.wav", tmp_path) == tmp_path / "other.vtt"
+    assert captions.beside("/x/v1.2.wav", tmp_path) == tmp_path / "v1.2.en.vtt"
+    assert captions.beside("/x/none.wav", tmp_path) is None
+    with pytest.raises(EarshotError, match="no folder of transcripts"):
+        captions.beside("/x/talk.mp3", tmp_path / "gone")
+
+
+def test_captions_of_another_recording_are_refused() -> None:
+    told = [Caption(0, 5, "a"), Caption(58, 61.5, "b"), Caption(60.5, 61, "c")]
+    assert captions.within(told, 60.0) == [Caption(0, 5, "a"), Caption(58, 60.0, "b")]
+    with pytest.raises(EarshotError, match=r"reaches 62 s, the recording 50 s; is it of another one\?"):
+        captions.within(told, 50.0)
