@@ -125,6 +125,13 @@ def test_each_system_learns_two_words(name: str, features: str, tmp_path: Path) 
         optimizer.step()
         totals.append(total.item())
     assert totals[-1] < totals[0]
+    mel = batch["mel"]
+    for row, length in enumerate(batch["lengths"]):
+        mel[row, int(length) :] = 3.0
+    padded = torch.cat([mel, torch.full((len(mel), 7, mel.shape[2]), 3.0)], 1)
+    alone, beside = (model.losses({**batch, "mel": x}, losses) for x in (batch["mel"], padded))
+    for loss in losses:
+        torch.testing.assert_close(alone[loss], beside[loss], rtol=1e-4, atol=1e-5)
 
 
 def test_rows_of_frames_side_by_side() -> None:
