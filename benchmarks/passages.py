@@ -81,11 +81,9 @@ def read_passages(name: str, folder: Path) -> Passages:
     rows = [row for row in rows if not split or row["split"] == split]
     asked = root / "questions.jsonl"
     if asked.exists():
-        lines = map(json.loads, asked.read_text().splitlines())
-        question = {line["id"]: line["question"] for line in lines}
-        sentence = {line["id"]: line["sentence"] for line in map(json.loads, asked.read_text().splitlines())}
-        texts = [sentence[row["id"]] for row in rows]
-        questions = [question[row["id"]] for row in rows]
+        told = {line["id"]: line for line in map(json.loads, asked.read_text().splitlines())}
+        texts = [told[row["id"]]["sentence"] for row in rows]
+        questions = [told[row["id"]]["question"] for row in rows]
     else:
         rows = [row for row in rows if len(row["text"].split()) >= SHORTEST]
         texts = [row["text"].lower() for row in rows]

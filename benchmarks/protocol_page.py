@@ -15,17 +15,18 @@ LEGEND = """\
 Acoustic: same-different AP over all pairs of spoken words; across speakers: positives only between different speakers;
 cross-modal: every spoken against every written word. Words of 0.5 to 2 s and at least three letters; IV: in the
 recipe's training text, OOV: not (of "word", the encoder that Earshot ships, too, where the recipe is laptop.toml). It
-was trained on far more words than the systems, as the column tells; "word-500-steps" is its recipe at about the
-processor time that a system took, "word-step-1000" and so on are it on its way, at a high learning rate until near the
-end. AP depends on how many pairs there are and how many are positive: both are given. STD: spoken query, KWS: typed
-query, against fixed windows (hop 0.15 s) of running speech; EER of each window length; MTWV and MAP (mean average
-precision over queries) over all of them. A trial is positive where the window's middle lies within the word, negative
-where the window does not touch it. "pooled": the same windows pooled from one run over the utterance instead of cut
-out. "with lexicon": spoken words drawn to the English words that they may be (`WordEncoder.with_lexicon`); such rows
-know a dictionary, which the paper's do not: do not compare them; its constants were chosen on Mini LibriSpeech dev.
-Words of speechocean's held-out speakers are all in the training text. In brackets the lowest and highest of several
-seeds; without them a figure is of one seed. Trained on: spoken instances that its losses saw, of "word" runs of phones
-among them. Embeds words/s: by processor time of one core that other work shared: compare ratios.
+was trained on far more words than the systems, as the column tells; "word-500-steps" is its recipe, but with noise as
+the only augmentation, at about the processor time that a system took (an experiment of docs/log.md), "word-step-1000"
+and so on are it on its way, at a high learning rate until near the end. AP depends on how many pairs there are and how
+many are positive: both are given. STD: spoken query, KWS: typed query, against fixed windows (hop 0.15 s) of running
+speech; EER of each window length; MTWV and MAP (mean average precision over queries) over all of them. A trial is
+positive where the window's middle lies within the word, negative where the window does not touch it. "pooled": the same
+windows pooled from one run over the utterance instead of cut out. "with lexicon": spoken words drawn to the English
+words that they may be (`WordEncoder.with_lexicon`); such rows know a dictionary, which the paper's do not: do not
+compare them; its constants were chosen on Mini LibriSpeech dev. Words of speechocean's held-out speakers are all in the
+training text. In brackets the lowest and highest of several seeds; without them a figure is of one seed. Trained on:
+spoken instances that its losses saw, of "word" runs of phones among them. Embeds words/s: by processor time of one core
+that other work shared: compare ratios.
 """
 PARTS = ("IV", "OOV")
 

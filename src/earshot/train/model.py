@@ -16,7 +16,7 @@ from torch.nn.functional import gelu, normalize, pad
 
 from earshot.encoders.clock import BORDER, HALVES, N_CLASSES, SUBSAMPLING
 from earshot.features import N_MELS
-from earshot.train.losses import chosen, clap, distillation, dwd
+from earshot.train.losses import chosen, clap, dwd
 from earshot.train.span_losses import Spans, border_cross_entropy, detection, one_example, phone_cross_entropy
 
 GROUP = 20
@@ -159,7 +159,6 @@ class WordModel(nn.Module):
             "detection": lambda: detection(projected, n_frames, texts, with_text, texts_said, scale, offset),
             "example": example,
             "dwd": lambda: dwd(spans, batch["labels"], dwd_scale),
-            "distillation": lambda: distillation(spans[written], texts, with_text.texts, dwd_scale),
             "phone": lambda: phone_cross_entropy(self.audio.phone(frames).view(half_frames), batch["targets"]),
             "border": lambda: border_cross_entropy(self.audio.border(frames).view(half_frames[:2]), batch["borders"]),
         }

@@ -23,11 +23,14 @@ from earshot.train.batches import Batcher, BatchOptions
 from earshot.train.corpus import read_corpus
 from earshot.train.isolated import DECODER_LOSSES, TEXT_LOSSES, IsolatedConfig
 from earshot.train.isolated_batches import IsolatedBatcher, IsolatedOptions
-from earshot.train.loop import LAST, MODELS, Batches, Config, TrainOptions, checkpoint, train
+from earshot.train.loop import LAST, Batches, Config, TrainOptions, checkpoint, train
 from earshot.train.model import WordConfig
 from earshot.train.priors import Priors, measured
 from earshot.train.recipe import TrainingError, at_most, held_out, made, read_recipe, training_part
 from earshot.types import EarshotError
+
+KINDS = ("spans", "isolated")
+"""Those of `loop.MODELS` that embed words."""
 
 
 def main() -> None:
@@ -63,8 +66,8 @@ def main() -> None:
 def configuration(recipe: dict[str, Any]) -> Config:
     """The model that a recipe describes; towers that its losses do not ask for are left out."""
     model = recipe.get("model", {})
-    if (kind := recipe.get("kind", "spans")) not in MODELS:
-        raise TrainingError(f'kind "{kind}" is none of: {", ".join(MODELS)}')
+    if (kind := recipe.get("kind", "spans")) not in KINDS:
+        raise TrainingError(f'kind "{kind}" is none of: {", ".join(KINDS)}')
     if kind == "spans":
         return made(WordConfig, model)
     if (features := model.get("features", ENERGIES)) not in (ENERGIES, LOG_MEL):

@@ -180,9 +180,7 @@ class PassageBatcher:
         most = max(4, round(length * PHONES_PER_SECOND))
         phones, words = [SILENCE], list[tuple[str, int]]()
         questions: list[list[int]] = []
-        while len(phones) < most:
-            sentence, *asked = text.sentences[at % len(text.sentences)]
-            at += 1
+        for sentence, *asked in (*text.sentences[at:], *text.sentences[:at]):
             for word, ids in _said(sentence):
                 if not self.bank.known.issuperset(ids):
                     continue
@@ -196,7 +194,7 @@ class PassageBatcher:
             if phones[-1] != SILENCE:
                 phones.append(SILENCE)
             questions += self._asked(asked)
-            if at > len(text.sentences) + 1000 or len(phones) > most * 0.9:
+            if len(phones) > most * 0.9:
                 break
         frames, ends = self.bank.say(phones, rng)
         return _Row(frames, *self._told([(word, int(ends[k])) for word, k in words]), questions)
