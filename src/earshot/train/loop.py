@@ -249,7 +249,11 @@ def _of_config(path: Path, config: Config, device: torch.device | None = None) -
 
 def _shape(config: dict[str, Any]) -> dict[str, Any]:
     """What of a configuration the weights depend on."""
-    return {key: value for key, value in config.items() if key not in ("dropout", "margin", "temperature", "instances")}
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in ("dropout", "margin", "temperature", "instances", "told", "sampling")
+    }
 
 
 def _fill(model: Model, weights: dict[str, Any], path: Path) -> None:

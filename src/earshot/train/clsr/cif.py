@@ -6,7 +6,7 @@ Knows nothing of encoders, vocabularies or losses. Names are those of FunASR's `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,20 @@ def cif(hidden: Tensor, alphas: Tensor, counts: Tensor | None = None) -> Tokens:
     return Tokens(shares.to(hidden.dtype) @ hidden, counts, fires.masked_fill(~there, -1))
 
 
+def aligned(hidden: Tensor, alphas: Tensor, ends: Tensor) -> Tensor:
+    """Token vectors (b, n, d) of frames `hidden` (b, t, d), where it is known when each token ends: (b, n), in frames.
+
+    A token is the mean of the frames from the end of the one before to its own, weighed by `alphas` (b, t). Ours: what
+    is learned early does not wait for the weights to keep time.
+    """
+    frame = torch.arange(hidden.shape[1], device=hidden.device)
+    begins = pad(ends, (1, 0))[:, :-1]
+    inside = torch.minimum(ends.unsqueeze(2), frame + 1) - torch.maximum(begins.unsqueeze(2), frame)
+    shares = inside.clamp(min=0) * alphas.unsqueeze(1)
+    vectors: Tensor = (shares / shares.sum(2, keepdim=True).clamp(min=ROUNDING)).to(hidden.dtype) @ hidden
+    return vectors
+
+
 class Predictor(nn.Module):
     """Weighs each frame: the part of a token that it holds."""
 
@@ -59,9 +73,19 @@ class Predictor(nn.Module):
         self.cif_conv1d = nn.Conv1d(config.dim, config.dim, 3)
         self.cif_output = nn.Linear(config.dim, 1)
 
-    def forward(self, hidden: Tensor, lengths: Tensor, counts: Tensor | None = None) -> tuple[Tokens, Tensor]:
+    def forward(
+        self,
+        hidden: Tensor,
+        lengths: Tensor,
+        counts: Tensor | None = None,
+        beside: Tensor | None = None,
+        ends: Tensor | None = None,
+        told: float = 0.0,
+    ) -> tuple[Tokens, Tensor]:
         """Tokens of frames `hidden` (b, t, d), `lengths` (b,) of them real; and the weights (b, t) as they come.
 
+        What is `beside` (b, t, e) the frames goes into the vectors behind them. With `ends` (b, n), a share `told` of
+        the rows are `aligned`.
         With `counts` (b,) the weights are scaled to come to that many, else each row gets its tail. In float32 at
         least, whatever the encoder computes in. Two things differ from FunASR: padding counts as zeros, where there
         it reaches the last real frame and the tail; and no last token is lost to rounding of the scaled weights.
@@ -70,9 +94,16 @@ class Predictor(nn.Module):
             mask = real(lengths, hidden.shape[1])
             hidden = (hidden if hidden.dtype == torch.float64 else hidden.float()) * mask.unsqueeze(2)
             alphas = self.alphas(hidden) * mask
+            if beside is not None:
+                hidden = torch.cat([hidden, beside.to(hidden.dtype) * mask.unsqueeze(2)], 2)
             if counts is not None:
                 scale = counts / alphas.double().sum(1).clamp(min=torch.finfo(torch.float32).tiny)
-                return cif(hidden, alphas * scale.unsqueeze(1), counts), alphas
+                tokens = cif(hidden, alphas * scale.unsqueeze(1), counts)
+                if ends is not None and told > 0:
+                    rows = torch.rand(len(hidden), 1, 1, device=hidden.device) < told
+                    known = aligned(hidden, alphas, ends[:, : tokens.vectors.shape[1]])
+                    tokens = replace(tokens, vectors=torch.where(rows, known, tokens.vectors))
+                return tokens, alphas
             with_tail = pad(alphas, (0, 1)).scatter(1, lengths.long().unsqueeze(1), self.tail)
             return cif(pad(hidden, (0, 0, 0, 1)), with_tail), alphas
 

@@ -36,6 +36,10 @@ class SpeechConfig:
     """The vector of a token, which the sampler gives, is its row of the output layer and not of a table of its own."""
     table: int = 0
     """Values of each row of the output layer where that is a frozen table (`earshot.train.clsr.tokens`); 0: learned."""
+    sound: int = 0
+    """Values of the word encoder's embedding of each token's frames, which the decoder sees too; 0: it does not."""
+    told: float = 0.0
+    """Share of the rows, in training, whose tokens get the frames that are known to be theirs, where that is known."""
     sampling: float = 0.75
     """Share of the wrong tokens of the first pass for which the second pass is given right ones (lambda)."""
 

@@ -38,7 +38,9 @@ class _Encoder(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         lengths = torch.full((1,), features.shape[1])
         frames = self.branch.encoder(features, lengths)
-        return frames, self.branch.predictor.alphas(frames)
+        weights = self.branch.predictor.alphas(frames)
+        sound = self.branch.sound
+        return frames if sound is None else torch.cat([frames, sound(features)], 2), weights
 
 
 class _Decoder(nn.Module):
@@ -48,7 +50,7 @@ class _Decoder(nn.Module):
 
     def forward(self, vectors: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         counts, lengths = (torch.full((1,), x.shape[1]) for x in (vectors, frames))
-        best = self.branch.decoder(vectors, counts, frames, lengths).softmax(2).max(2)
+        best = self.branch.tell(vectors, counts, frames[..., : self.branch.config.dim], lengths).softmax(2).max(2)
         return best.indices, best.values
 
 
@@ -56,8 +58,8 @@ def export(model: PassageModel, card: str, word: str, folder: Path, name: str = 
     """Write the networks and the card; `word`: the digest of the word encoder whose frames the model reads."""
     folder.mkdir(parents=True, exist_ok=True)
     branch = model.speech.eval()
-    features, vectors = torch.zeros(1, 9, model.config.inputs), torch.zeros(1, 5, model.config.dim)
-    frames = torch.zeros(1, 9, model.config.dim)
+    dim = model.config.dim + model.config.sound
+    features, vectors, frames = (torch.zeros(1, n, of) for n, of in ((9, model.config.inputs), (5, dim), (9, dim)))
     _write(_Encoder(branch), (features,), ["features"], ["frames", "weights"], folder / f"{name}{ENCODER}", int8)
     inputs = ["vectors", "frames"]
     _write(_Decoder(branch), (vectors, frames), inputs, ["tokens", "sure"], folder / f"{name}{DECODER}", int8)

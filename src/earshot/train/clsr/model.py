@@ -68,7 +68,7 @@ class PassageModel(nn.Module):
         device = batch["features"].device.type
         with torch.autocast(device, precision, enabled=precision != torch.float32):
             features = batch["features"].float() / 127
-            heard = self.speech(features, batch["lengths"], batch["tokens"], batch["counts"])
+            heard = self.speech(features, batch["lengths"], batch["tokens"], batch["counts"], batch["ends"])
         scale = self.scale.exp().clamp(max=100)
         vectors: list[Tensor] = []
 

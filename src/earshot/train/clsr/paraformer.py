@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
 
 from earshot.train.clsr.cif import Predictor
 from earshot.train.clsr.config import SpeechConfig
@@ -52,27 +53,67 @@ class SpeechBranch(nn.Module):
         self.encoder = Encoder(config)
         self.predictor = Predictor(config)
         self.decoder = Decoder(config)
+        self.sound = Sound(config) if config.sound else None
 
     def forward(
-        self, features: Tensor, lengths: Tensor, tokens: Tensor | None = None, counts: Tensor | None = None
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        tokens: Tensor | None = None,
+        counts: Tensor | None = None,
+        ends: Tensor | None = None,
     ) -> Heard:
         """Recognise `features` (b, t, inputs), `lengths` (b,) of whose frames are real, t at least 1.
 
         With `counts` (b,) that many tokens are made of each row; in training some of those that come out wrong are
-        given from `tokens` (b, at least the largest count), whose padding may hold any number.
+        given from `tokens` (b, at least the largest count), whose padding may hold any number, and some rows are told
+        the frames in which their tokens end, `ends` (b, as many).
         """
         frames = self.encoder(features, lengths)
-        fired, weights = self.predictor(frames, lengths, counts)
+        beside = self.sound(features) if self.sound else None
+        told = self.config.told if self.training else 0.0
+        fired, weights = self.predictor(frames, lengths, counts, beside, ends, told)
         vectors = fired.vectors
         if tokens is not None and self.training and self.config.sampling > 0:
             with torch.no_grad():
-                guessed = self.decoder(vectors, fired.counts, frames, lengths).argmax(2)
+                guessed = self.tell(vectors, fired.counts, frames, lengths).argmax(2)
             tokens = tokens[:, : guessed.shape[1]]
             given = hints(guessed, tokens, fired.counts, self.config.sampling)
             right = self.decoder.vectors(tokens.masked_fill(~given, 0)).to(vectors.dtype)
-            vectors = torch.where(given.unsqueeze(2), right, vectors)
-        scores = self.decoder(vectors, fired.counts, frames, lengths)
+            dim = self.config.dim
+            vectors = torch.cat([torch.where(given.unsqueeze(2), right, vectors[..., :dim]), vectors[..., dim:]], 2)
+        scores = self.tell(vectors, fired.counts, frames, lengths)
         return Heard(scores, fired.counts, fired.fires, weights)
+
+    def tell(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Scores (b, n, vocabulary) of vectors (b, n, dim + sound) that fired in frames (b, t, dim)."""
+        if self.sound is None:
+            scores: Tensor = self.decoder(vectors, counts, frames, lengths)
+            return scores
+        embeddings = normalize(vectors[..., self.config.dim :], dim=2)
+        vectors = vectors[..., : self.config.dim] + self.sound.into(embeddings)
+        return self.decoder(vectors, counts, frames, lengths, self.sound.onto(embeddings))  # type: ignore[no-any-return]
+
+
+class Sound(nn.Module):
+    """The word encoder's own view of a token: its embedding of the frames that the token is, beside their vector.
+
+    Ours. A word cut out at the right places is known by that alone three times in four; what is left to learn is when
+    tokens end, pieces of words, and what the words around tell.
+    """
+
+    projection: Tensor
+
+    def __init__(self, config: SpeechConfig) -> None:
+        super().__init__()
+        self.register_buffer("projection", torch.zeros(config.sound, config.inputs))
+        self.into = nn.Linear(config.sound, config.dim)
+        self.onto = nn.Linear(config.sound, config.table, bias=False)
+        """What it is in the terms of the table that the output layer compares with."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Of features (b, t, inputs) what adds up to embeddings (b, t, sound)."""
+        return linear(features, self.projection)
 
 
 def hints(guessed: Tensor, tokens: Tensor, counts: Tensor, share: float) -> Tensor:

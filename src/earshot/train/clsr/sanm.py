@@ -185,8 +185,10 @@ class TableOutput(nn.Module):
         self.into = nn.Linear(config.dim, config.table, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(self.into(x), self.table, self.bias)
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        """What is `beside` (.., table) the token is compared with the table as it is."""
+        query = self.into(x)
+        return linear(query if beside is None else query + beside, self.table, self.bias)
 
     def rows(self, tokens: Tensor) -> Tensor:
         """(.., dim): the rows of `tokens` as those of the whole layer are."""
@@ -204,13 +206,19 @@ class Decoder(nn.Module):
         self.after_norm = Norm(config.dim)
         self.output_layer = TableOutput(config) if config.table else nn.Linear(config.dim, config.vocabulary)
 
-    def forward(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
-        """`counts` (b,) and `lengths` (b,) count the tokens and the frames that are not padding."""
+    def forward(
+        self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor, beside: Tensor | None = None
+    ) -> Tensor:
+        """`counts` (b,) and `lengths` (b,) count the tokens and the frames that are not padding.
+
+        What is `beside` (b, n, table) the tokens goes to an output layer that is a table.
+        """
         mask, frame_mask = real(counts, vectors.shape[1]), real(lengths, frames.shape[1])
         x = vectors
         for block in (*self.decoders, *self.decoders3):
             x = block(x, mask, frames, frame_mask)
-        return self.output_layer(self.after_norm(x))  # type: ignore[no-any-return]
+        x = self.after_norm(x)
+        return self.output_layer(x) if beside is None else self.output_layer(x, beside)  # type: ignore[no-any-return]
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """(b, n, dim): what stands for each of `tokens` (b, n) where the sampler gives it."""

@@ -20,6 +20,8 @@ from earshot.pronounce import pronounce_word
 
 SOUND_SCALE = 4.0
 """How much longer the part of a row that tells sound is than the one that tells meaning: what was said comes first."""
+SHARPNESS = 40.0
+"""Of cosines between what was heard and words, to begin with: where words of Mini LibriSpeech are known best."""
 AT_ONCE = 512
 LETTERS = frozenset(string.ascii_lowercase)
 
@@ -41,6 +43,18 @@ def sound_and_meaning(pieces: WordPiece, embeddings: Floats, encoder: WordEncode
     rows[:, encoder.dim :] = meaning / np.linalg.norm(meaning, axis=1).mean()
     rows[:, : encoder.dim] *= SOUND_SCALE
     return rows
+
+
+def sound_of_frames(encoder: WordEncoder, stacked: int) -> Floats:
+    """(encoder.dim, stacked * frame_dim): what adds up to the embedding of a run of frames, `stacked` in a row."""
+    return np.tile(encoder.projection, (1, stacked))
+
+
+def sound_of_tokens(encoder: WordEncoder, dim: int) -> Floats:
+    """(dim, encoder.dim): takes an embedding to where rows of `sound_and_meaning` give SHARPNESS times its cosine."""
+    out = np.zeros((dim, encoder.dim), np.float32)
+    out[: encoder.dim] = np.eye(encoder.dim) * (SHARPNESS / SOUND_SCALE)
+    return out
 
 
 @cache

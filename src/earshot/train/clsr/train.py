@@ -27,10 +27,10 @@ from earshot.train.clsr.batches import PassageBatcher, PassageOptions, Text, rea
 from earshot.train.clsr.frames import Take, read
 from earshot.train.clsr.model import PassageConfig, PassageModel
 from earshot.train.clsr.text import MINILM, TextModel, load
-from earshot.train.clsr.tokens import sound_and_meaning
+from earshot.train.clsr.tokens import sound_and_meaning, sound_of_frames, sound_of_tokens
 from earshot.train.corpus import read_corpus
 from earshot.train.loop import LAST, TrainOptions, save, train
-from earshot.train.recipe import held_out, made, read_recipe
+from earshot.train.recipe import TrainingError, held_out, made, read_recipe
 from earshot.types import EarshotError
 
 FIRST = "first.pt"
@@ -99,6 +99,14 @@ def begun(config: PassageConfig, text: TextModel, batcher: PassageBatcher, recip
         layer: Any = model.speech.decoder.output_layer
         layer.table.copy_(torch.as_tensor(sound_and_meaning(text.pieces, embeddings, word, config.table)))
         layer.bias.data.copy_(torch.as_tensor(written(batcher.texts, text)))
+        if model.speech.sound is not None:
+            if config.sound != word.dim:
+                raise TrainingError(
+                    f"[model] sound is {config.sound}, the embeddings of {word.name} have {word.dim} values"
+                )
+            layer.into.weight.data.zero_()
+            model.speech.sound.projection.copy_(torch.as_tensor(sound_of_frames(word, STACKED)))
+            model.speech.sound.onto.weight.data.copy_(torch.as_tensor(sound_of_tokens(word, config.table)))
     return model
 
 
