@@ -17,6 +17,50 @@ ROUNDING = 1e-6
 """How far a sum of weights may stay under a whole number and still count as that."""
 
 
+HALVES = 2
+"""Parts of a frame in which a token may end, where that is told."""
+OFF = 4.0
+"""What it costs in log odds that a token's weights are one off, times its square."""
+LONGEST = 100
+"""Halves of frames between the ends of two tokens: pauses are in there."""
+
+
+def find_ends(log_odds: Floats, alphas: Floats) -> NDArray[np.int64]:
+    """Ends (n,), in halves of frames, of the tokens of a stretch: the likeliest ones of which each weighs about one.
+
+    log_odds (HALVES * t,) that a token ends in each half; alphas (t,) as for `integrate_and_fire`, which cannot mend
+    what it has miscounted: here an end that is sure sets the count right. Dynamic programming over the halves. Ours.
+    """
+    n = len(log_odds)
+    line = np.concatenate([[0.0], np.cumsum(np.repeat(np.asarray(alphas, np.float64) / HALVES, HALVES))])
+    best, before = np.zeros(n + 1), np.zeros(n + 1, np.int64)
+    for end in range(1, n + 1):
+        first = max(0, end - LONGEST)
+        scores = best[first:end] - OFF * (line[end] - line[first:end] - 1) ** 2
+        k = int(scores.argmax())
+        best[end], before[end] = scores[k] + log_odds[end - 1], first + k
+    end = int((best - OFF * (line[-1] - line) ** 2).argmax())
+    ends = []
+    while end > 0:
+        ends.append(end)
+        end = int(before[end])
+    return np.array(ends[::-1], np.int64)
+
+
+def pool(hidden: Floats, alphas: Floats, ends: NDArray[np.int64]) -> Floats:
+    """Vectors (n, d) of the tokens that end there, in halves of frames: means of `hidden` (t, d) weighed by `alphas`.
+
+    A token is what lies between its end and that of the one before.
+    """
+    weights = np.repeat(np.asarray(alphas, np.float32), HALVES)
+    halves = np.arange(len(weights))
+    inside = (halves < ends[:, None]) & (halves >= np.concatenate([[0], ends[:-1]])[:, None])
+    shares = np.where(inside, weights, 0)
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), ROUNDING)
+    vectors: Floats = shares.reshape(len(ends), -1, HALVES).sum(axis=2).astype(np.float32) @ hidden
+    return vectors
+
+
 def integrate_and_fire(hidden: Floats, alphas: Floats, tail: float = TAIL) -> tuple[Floats, NDArray[np.int64]]:
     """Vectors (n, d) and fires (n,) of the tokens in frames `hidden` (t, d) with weights `alphas` (t,), none negative.
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.encoders.cif import integrate_and_fire
+from earshot.encoders.cif import HALVES, find_ends, integrate_and_fire, pool
 from earshot.encoders.clock import FIRST_CENTRE, FRAME_SECONDS
 from earshot.encoders.text import TextEncoder, load_text
 from earshot.encoders.towers import check, identity, open_network, padded, read_card
@@ -65,7 +65,8 @@ class PassageEncoder:
 
     @cached_property
     def encoder(self) -> InferenceSession:
-        """features (1, t, STACKED * frame_dim) float32 -> frames (1, t, d) and their weights (1, t)."""
+        """features (1, t, STACKED * frame_dim) float32 -> frames (1, t, d) and their weights (1, t); of an encoder that
+        tells where tokens end also the log odds of that (1, HALVES * t)."""
         return open_network(self.folder / f"{self.name}{ENCODER}")
 
     @cached_property
@@ -78,12 +79,17 @@ class PassageEncoder:
         features = stacked(frames[:, : self.word.frame_dim]).astype(np.float32)[None] * SCALE
         if not features.shape[1]:
             return Heard(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.float32))
-        hidden, weights = self.encoder.run(None, {"features": features})
-        vectors, fires = integrate_and_fire(hidden[0], weights[0])
+        hidden, weights, *borders = self.encoder.run(None, {"features": features})
+        if borders:
+            ends = find_ends(borders[0][0], weights[0])
+            vectors, times = pool(hidden[0], weights[0], ends), ends / HALVES
+        else:
+            vectors, fires = integrate_and_fire(hidden[0], weights[0])
+            times = np.minimum(fires + 1.0, features.shape[1])
         if not len(vectors):
             return Heard(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.float32))
         tokens, sure = self.decoder.run(None, {"vectors": vectors[None], "frames": hidden})
-        return Heard(tokens[0], seconds(np.minimum(fires + 1, features.shape[1])), sure[0])
+        return Heard(tokens[0], seconds(times), sure[0])
 
     def read(self, tokens: Sequence[int] | NDArray[np.int64]) -> str:
         """Word pieces as a text."""
@@ -110,7 +116,7 @@ def stacked(frames: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.pad(frames, ((0, short), (0, 0))).reshape(-1, STACKED * frames.shape[1])
 
 
-def seconds(ends: NDArray[np.int64]) -> NDArray[np.float64]:
+def seconds(ends: NDArray[Any]) -> NDArray[np.float64]:
     """The time at which that many frames of the passage encoder end."""
     return FIRST_CENTRE - FRAME_SECONDS / 2 + ends.astype(np.float64) * (STACKED * FRAME_SECONDS)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from earshot.encoders.cif import ROUNDING
+from earshot.encoders.cif import HALVES, ROUNDING
 from earshot.train.clsr.config import SpeechConfig
 from earshot.train.clsr.sanm import real
 
@@ -72,6 +72,7 @@ class Predictor(nn.Module):
         self.tail = config.tail
         self.cif_conv1d = nn.Conv1d(config.dim, config.dim, 3)
         self.cif_output = nn.Linear(config.dim, 1)
+        self.borders = nn.Linear(config.dim, HALVES) if config.borders else None
 
     def forward(
         self,

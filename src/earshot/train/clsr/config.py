@@ -38,6 +38,8 @@ class SpeechConfig:
     """Values of each row of the output layer where that is a frozen table (`earshot.train.clsr.tokens`); 0: learned."""
     sound: int = 0
     """Values of the word encoder's embedding of each token's frames, which the decoder sees too; 0: it does not."""
+    borders: bool = False
+    """Whether it is also told of each half of a frame if a token ends there (`earshot.encoders.cif.find_ends`)."""
     told: float = 0.0
     """Share of the rows, in training, whose tokens get the frames that are known to be theirs, where that is known."""
     sampling: float = 0.75

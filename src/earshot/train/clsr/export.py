@@ -35,12 +35,13 @@ class _Encoder(nn.Module):
         super().__init__()
         self.branch = branch
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         lengths = torch.full((1,), features.shape[1])
         frames = self.branch.encoder(features, lengths)
         weights = self.branch.predictor.alphas(frames)
-        sound = self.branch.sound
-        return frames if sound is None else torch.cat([frames, sound(features)], 2), weights
+        sound, borders = self.branch.sound, self.branch.borders(frames)
+        heard = frames if sound is None else torch.cat([frames, sound(features)], 2)
+        return (heard, weights) if borders is None else (heard, weights, borders)
 
 
 class _Decoder(nn.Module):
@@ -60,7 +61,8 @@ def export(model: PassageModel, card: str, word: str, folder: Path, name: str = 
     branch = model.speech.eval()
     dim = model.config.dim + model.config.sound
     features, vectors, frames = (torch.zeros(1, n, of) for n, of in ((9, model.config.inputs), (5, dim), (9, dim)))
-    _write(_Encoder(branch), (features,), ["features"], ["frames", "weights"], folder / f"{name}{ENCODER}", int8)
+    outputs = ["frames", "weights", "borders"][: 3 if model.config.borders else 2]
+    _write(_Encoder(branch), (features,), ["features"], outputs, folder / f"{name}{ENCODER}", int8)
     inputs = ["vectors", "frames"]
     _write(_Decoder(branch), (vectors, frames), inputs, ["tokens", "sure"], folder / f"{name}{DECODER}", int8)
     front = f'kind = "{KIND}"\nreads = "{word}"\n'

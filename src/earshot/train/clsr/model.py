@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pad
 
+from earshot.encoders.cif import HALVES
 from earshot.train.clsr.config import SpeechConfig
 from earshot.train.clsr.paraformer import Heard, SpeechBranch, VectorQuantiser
 from earshot.train.clsr.sanm import real
-from earshot.train.losses import chosen, clap
+from earshot.train.losses import UnknownLoss, chosen, clap
 
 if TYPE_CHECKING:
     from earshot.train.clsr.text import TextModel
 
-SMOOTHING = 0.1
+SMOOTHING = 0.01
 """Of the labels of the cross-entropy."""
 SCALE = 20.0
 """Of cosines in a contrastive loss, a temperature of .05, to begin with; learned. MiniLM itself was trained with 20."""
@@ -93,6 +94,7 @@ class PassageModel(nn.Module):
             "asr": lambda: recognition(heard, batch["tokens"], batch["counts"]),
             "length": lambda: (heard.expected - batch["counts"]).abs().mean().float(),
             "clock": lambda: clock(heard.weights, batch["ends"], batch["counts"]),
+            "borders": lambda: borders(heard, batch["lengths"], batch["ends"], batch["counts"]),
             "retrieval": retrieval,
             "echo": echo,
         }
@@ -120,6 +122,21 @@ def recognition(heard: Heard, tokens: Tensor, counts: Tensor) -> Tensor:
     """Cross-entropy of the tokens said (b, n), labels smoothed, averaged over all of the batch. B2's L_ASR."""
     there = real(counts, heard.scores.shape[1])
     return cross_entropy(heard.scores[there].float(), tokens[:, : there.shape[1]][there], label_smoothing=SMOOTHING)
+
+
+def borders(heard: Heard, lengths: Tensor, ends: Tensor, counts: Tensor) -> Tensor:
+    """Cross-entropy of whether a token ends in each half of a frame, averaged over all of the batch. Ours.
+
+    UnknownLoss where the branch does not tell.
+    """
+    if heard.borders is None:
+        raise UnknownLoss("the loss 'borders' needs [model] borders = true")
+    half = (ends * HALVES).round().long() - 1
+    there = real(counts, ends.shape[1]) & (half >= 0) & (half < heard.borders.shape[1])
+    ended = torch.zeros_like(heard.borders, dtype=torch.float32)
+    ended.scatter_reduce_(1, half.clamp(0, ended.shape[1] - 1), there.float(), "amax")
+    inside = real(lengths * HALVES, ended.shape[1])
+    return binary_cross_entropy_with_logits(heard.borders[inside].float(), ended[inside])
 
 
 def clock(weights: Tensor, ends: Tensor, counts: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ class Heard:
     """(b, n) the input frame in which each token ends, a row's length for the tail; -1 after a row's count"""
     weights: Tensor
     """(b, t) of the frames, neither scaled nor with a tail"""
+    borders: Tensor | None = None
+    """(b, HALVES * t) log odds that a token ends in each half of a frame, where that is told"""
 
     @property
     def expected(self) -> Tensor:
@@ -83,7 +85,11 @@ class SpeechBranch(nn.Module):
             dim = self.config.dim
             vectors = torch.cat([torch.where(given.unsqueeze(2), right, vectors[..., :dim]), vectors[..., dim:]], 2)
         scores = self.tell(vectors, fired.counts, frames, lengths)
-        return Heard(scores, fired.counts, fired.fires, weights)
+        return Heard(scores, fired.counts, fired.fires, weights, self.borders(frames))
+
+    def borders(self, frames: Tensor) -> Tensor | None:
+        """(b, HALVES * t) log odds that a token ends there, of frames (b, t, dim); None where that is not told."""
+        return None if self.predictor.borders is None else self.predictor.borders(frames).flatten(1)
 
     def tell(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
         """Scores (b, n, vocabulary) of vectors (b, n, dim + sound) that fired in frames (b, t, dim)."""
