@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from pocketsphinx import Decoder
 from benchmarks import store
 from benchmarks.run import current_origin
 from earshot import encoders, metrics
+from earshot.ask import similarity
 from earshot.audio import load
+from earshot.bm25 import Index
 from earshot.encoders.passage import PassageEncoder, load_passage
 from earshot.encoders.text import TextEncoder
 from earshot.features import log_mel
@@ -57,17 +60,18 @@ class Passages:
 
 
 @dataclass(frozen=True)
-class Found:
-    """scores (q, p) of all passages for each question, what was heard of each, and processor seconds for the passages
-    and for a question."""
+class Told:
+    """What somebody makes of passages: their texts, the same as word pieces (n, k) with probabilities, and the
+    processor seconds that it took."""
 
-    scores: NDArray[Any]
-    heard: list[str]
-    passages_seconds: float
-    question_seconds: float
+    texts: list[str]
+    words: list[tuple[NDArray[np.int64], NDArray[Any]]]
+    seconds: float
 
 
-Contender = Callable[[Passages], Found]
+Reader = Callable[[Passages], Told]
+Ranker = Callable[[Told, Sequence[str]], NDArray[Any]]
+"""Told passages and questions -> scores (q, p)."""
 
 
 def read_passages(name: str, folder: Path) -> Passages:
@@ -102,97 +106,97 @@ def keywords(texts: Sequence[str]) -> list[str]:
     return [" ".join(w for w in dict.fromkeys(of) if w in best) for of, best in zip(words, chosen, strict=True)]
 
 
-def by_meaning(text: TextEncoder, read: Callable[[Passages], tuple[list[str], float]]) -> Contender:
-    """Texts and questions as vectors of a text encoder."""
+def rankers(text: TextEncoder) -> dict[str, Ranker]:
+    """Ways to compare questions with what was told, by the ends of contenders' names; the first is Earshot's."""
 
-    def find(test: Passages) -> Found:
-        heard, seconds = read(test)
+    def by_meaning(told: Told, questions: Sequence[str]) -> NDArray[Any]:
+        """Vectors of a text encoder, of the likeliest words (paper B)."""
+        passages = text.embed_ids([tokens[:, 0].tolist() for tokens, _ in told.words])
+        return text.embed(questions) @ passages.T
+
+    def by_words(told: Told, questions: Sequence[str]) -> NDArray[Any]:
+        """BM25 over word pieces, each counted by its chance."""
+        index = Index(told.words)
+        return np.stack([index.scores(text.pieces.ids(question)) for question in questions])
+
+    def by_both(told: Told, questions: Sequence[str]) -> NDArray[Any]:
+        return similarity(by_meaning(told, questions), by_words(told, questions))
+
+    return {"": by_both, "-meaning": by_meaning, "-words": by_words, "-bm25": by_bm25}
+
+
+def by_bm25(told: Told, questions: Sequence[str]) -> NDArray[Any]:
+    """BM25 as a library does it: whole words, stop words left out."""
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize([text or "-" for text in told.texts], show_progress=False), show_progress=False)
+    asked = bm25s.tokenize(list(questions), return_ids=False, show_progress=False)
+    return np.stack([index.get_scores(words) if words else np.zeros(len(told.texts)) for words in asked])
+
+
+def heard(encoder: PassageEncoder) -> Reader:
+    """What Earshot's passage encoder hears."""
+
+    def read(test: Passages) -> Told:
         began = time.process_time()
-        passages = text.embed(heard)
-        between = time.process_time()
-        scores = text.embed(test.questions) @ passages.T
-        ended = time.process_time()
-        return Found(scores, heard, seconds + between - began, (ended - between) / len(test.questions))
-
-    return find
-
-
-def by_words(read: Callable[[Passages], tuple[list[str], float]]) -> Contender:
-    """BM25 over stemless words, stop words left out."""
-
-    def find(test: Passages) -> Found:
-        heard, seconds = read(test)
-        began = time.process_time()
-        index = bm25s.BM25()
-        index.index(bm25s.tokenize([text or "-" for text in heard], show_progress=False), show_progress=False)
-        between = time.process_time()
-        asked = bm25s.tokenize(list(test.questions), return_ids=False, show_progress=False)
-        scores = np.stack([index.get_scores(words) if words else np.zeros(len(heard)) for words in asked])
-        ended = time.process_time()
-        return Found(scores, heard, seconds + between - began, (ended - between) / len(test.questions))
-
-    return find
-
-
-def by_ear(encoder: PassageEncoder) -> Contender:
-    """Earshot's passage encoder."""
-
-    def find(test: Passages) -> Found:
-        began = time.process_time()
-        tokens = []
+        found = []
         for samples in test.samples:
             (frames,) = encoder.word.frames([log_mel(samples)])
-            tokens.append(encoder.hear(frames).tokens)
-        passages = encoder.embed_tokens(tokens)
-        between = time.process_time()
-        scores = encoder.embed_text(test.questions) @ passages.T
-        ended = time.process_time()
-        heard = [encoder.read(of) for of in tokens]
-        return Found(scores, heard, between - began, (ended - between) / len(test.questions))
+            found.append(encoder.hear(frames))
+        seconds = time.process_time() - began
+        texts = [encoder.read(of.tokens[:, 0]) for of in found]
+        return Told(texts, [(of.tokens, of.sure) for of in found], seconds)
 
-    return find
+    return cache(read)
 
 
-def written(test: Passages) -> tuple[list[str], float]:
+def written(text: TextEncoder) -> Reader:
     """What was said, from the transcript."""
-    return list(test.texts), 0.0
+    return cache(lambda test: Told(list(test.texts), [_certain(text, of) for of in test.texts], 0.0))
 
 
-def decoded(folder: Path) -> Callable[[Passages], tuple[list[str], float]]:
+def decoded(text: TextEncoder, folder: Path) -> Reader:
     """What pocketsphinx makes of it, with its own US English models; kept in `folder` for other runs."""
 
-    def read(test: Passages) -> tuple[list[str], float]:
+    def read(test: Passages) -> Told:
         path = folder / f"pocketsphinx-{test.name.replace(':', '-')}.json"
         if not path.exists():
-            decoder, heard = Decoder(loglevel="FATAL"), {}
+            decoder, found = Decoder(loglevel="FATAL"), {}
             began = time.process_time()
             for name, samples in zip(test.ids, test.samples, strict=True):
                 decoder.start_utt()
                 decoder.process_raw((samples * 32767).astype(np.int16).tobytes(), full_utt=True)
                 decoder.end_utt()
                 best = decoder.hyp()
-                heard[name] = best.hypstr if best else ""
+                found[name] = best.hypstr if best else ""
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"cpu_seconds": time.process_time() - began, "heard": heard}))
+            path.write_text(json.dumps({"cpu_seconds": time.process_time() - began, "heard": found}))
         kept = json.loads(path.read_text())
-        return [kept["heard"][name] for name in test.ids], kept["cpu_seconds"]
+        texts = [kept["heard"][name] for name in test.ids]
+        return Told(texts, [_certain(text, of) for of in texts], kept["cpu_seconds"])
 
-    return read
+    return cache(read)
 
 
-def score(name: str, contender: Contender, test: Passages, hours: float) -> dict[str, Any]:
+def _certain(text: TextEncoder, said: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    tokens = np.array(text.pieces.ids(said), np.int64).reshape(-1, 1)
+    return tokens, np.ones(tokens.shape)
+
+
+def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: float) -> dict[str, Any]:
     """A row of results."""
-    found = contender(test)
+    told = reader(test)
+    began = time.process_time()
+    found = ranker(told, test.questions)
+    ranked = time.process_time() - began
     relevant = np.arange(len(test.ids))
     row: dict[str, Any] = {"contender": name, "test": test.name, "passages": len(test.ids), "hours": round(hours, 3)}
-    for way, scores in (("question", found.scores), ("passage", found.scores.T)):
+    for way, scores in (("question", found), ("passage", found.T)):
         ranks = metrics.ranks(scores, relevant)
         row |= {f"{way}_r{k}": round(metrics.recall_at(ranks, k), 4) for k in (1, 5, 10)}
         row[f"{way}_mrr"] = round(metrics.mean_reciprocal_rank(ranks), 4)
     plain = jiwer.Compose([jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.Strip(), jiwer.RemoveMultipleSpaces()])
-    row["wer"] = round(jiwer.wer(plain(list(test.texts)), plain(found.heard)), 4)
-    row["seconds_per_hour"] = round(found.passages_seconds / hours, 2)
-    row["question_ms"] = round(1000 * found.question_seconds, 2)
+    row["wer"] = round(jiwer.wer(plain(list(test.texts)), plain(told.texts)), 4)
+    row["seconds_per_hour"] = round((told.seconds + ranked) / hours, 2)
     return row | asdict(current_origin("benchmarks.passages"))
 
 
@@ -202,17 +206,21 @@ def score(name: str, contender: Contender, test: Passages, hours: float) -> dict
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    required=True,
-    help="Of a passage encoder and the text encoder beside it.",
+    help="Of a passage encoder and the text encoder beside it; those that Earshot ships unless told.",
 )
-@click.option("--contender", "names", multiple=True, help="earshot, text, text-bm25, sphinx, sphinx-bm25; all if none.")
+@click.option(
+    "--contender",
+    "names",
+    multiple=True,
+    help="earshot, text or sphinx, perhaps with -meaning, -words or -bm25; all if none.",
+)
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Scratch folder, outside the checkout.")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER)
 @click.option("--show", type=int, default=0, help="Print what was heard of so many passages.")
 def main(
     speech: Path,
     tests: tuple[str, ...],
-    weights: Path,
+    weights: Path | None,
     names: tuple[str, ...],
     work: Path,
     folder: Path,
@@ -220,24 +228,20 @@ def main(
 ) -> None:
     """Score contenders on pools of spoken passages; one line of JSON each in passages.jsonl."""
     try:
-        encoder = load_passage(weights, encoders.load("word"))
-        sphinx = decoded(work)
-        contenders: dict[str, Contender] = {
-            "text": by_meaning(encoder.text, written),
-            "text-bm25": by_words(written),
-            "sphinx": by_meaning(encoder.text, sphinx),
-            "sphinx-bm25": by_words(sphinx),
-            "earshot": by_ear(encoder),
+        encoder = load_passage(weights, encoders.load("word")) if weights else encoders.load("passage")
+        text = encoder.text
+        readers = {"earshot": heard(encoder), "text": written(text), "sphinx": decoded(text, work)}
+        contenders = {
+            f"{who}{end}": (read, rank) for who, read in readers.items() for end, rank in rankers(text).items()
         }
         for test in (read_passages(name, speech) for name in tests):
             hours = sum(len(samples) for samples in test.samples) / 16_000 / 3600
             for name in names or contenders:
-                row = score(name, contenders[name], test, hours)
+                row = score(name, *contenders[name], test, hours)
                 store.put(folder / "passages.jsonl", row, ("contender", "test"))
                 click.echo(json.dumps(row))
-                if show:
-                    for text, heard in list(zip(test.texts, contenders[name](test).heard, strict=True))[:show]:
-                        click.echo(f"  said:  {text}\n  heard: {heard}")
+            for text, told in list(zip(test.texts, readers["earshot"](test).texts, strict=True))[:show] if show else ():
+                click.echo(f"  said:  {text}\n  heard: {told}")
     except EarshotError as error:
         raise click.ClickException(str(error)) from None
 

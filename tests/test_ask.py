@@ -1,37 +1,56 @@
-"""Questions to a library of passages: ranking, overlaps, globs, changes, and questions that are none."""
+"""Questions to a library of passages: ranking, overlaps, globs, transcripts, changes, and questions that are none."""
 
 from __future__ import annotations
 
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from earshot import hear
 from earshot.ask import Asker
-from earshot.heard import Heard
+from earshot.captions import Caption
+from earshot.encoders import passage
+from earshot.frames import Stretch
+from earshot.heard import ALTERNATIVES, Heard
 from earshot.library import EncoderIdentity, Fingerprint, Store
-from earshot.types import Clip, QueryError
+from earshot.passages import read
+from earshot.types import Clip, LibraryError, QueryError
 
 DIM = 8
 
 
 class Reader:
-    """Texts and sounds are vectors by their first letter, or loudness."""
+    """Letters are words; a text is a vector by its first, a sound is the word of its loudness."""
 
-    dim = DIM
+    name, digest, dim = "passage", "1", DIM
+    text = SimpleNamespace(
+        limit=12, pieces=SimpleNamespace(ids=lambda text: [ord(c) - ord("a") for c in text.lower() if c.isalpha()])
+    )
 
-    def embed_text(self, texts: list[str]) -> NDArray[np.float32]:
-        return np.eye(DIM, dtype=np.float32)[[ord(text[0]) - ord("a") for text in texts]]
+    def embed_tokens(self, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
+        return np.eye(DIM, dtype=np.float32)[[text[0] for text in texts]].reshape(-1, DIM)
 
-    def embed_speech(self, clips: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        return np.eye(DIM, dtype=np.float32)[[round(float(np.abs(clip).max()) * 8) for clip in clips]]
+    def listen(self, clip: NDArray[np.float32]) -> passage.Heard:
+        loud = round(float(np.abs(clip).max()) * 8)
+        return passage.Heard(*words(*[loud] * (loud > 0)), np.zeros(1), np.ones((1, ALTERNATIVES), np.float32))  # type: ignore[arg-type]
 
     def read(self, tokens: NDArray[np.int64]) -> str:
         return " ".join("abcdefgh"[k] for k in tokens)
+
+
+def words(*tokens: int) -> tuple[NDArray[np.int64]]:
+    """Each as sure as can be."""
+    return (np.array([[token] + [0] * (ALTERNATIVES - 1) for token in tokens], np.int64).reshape(-1, ALTERNATIVES),)
+
+
+STRETCHES = [Stretch(10.0 * k, np.zeros((200, DIM), np.int8)) for k in range(8)]
+SURE = np.array([[1.0] + [0.0] * (ALTERNATIVES - 1)] * 8, np.float16)
 
 
 def heard(*cuts: tuple[int, int, float]) -> Heard:
@@ -41,7 +60,7 @@ def heard(*cuts: tuple[int, int, float]) -> Heard:
     for row, (a, _, score) in enumerate(cuts):
         vectors[row, a] = score
     ends = 10.0 * (1 + np.arange(8))
-    return Heard(np.arange(8), ends, first, last, 10.0 * first, 10.0 * last, vectors)
+    return Heard(*words(*range(8)), SURE, ends, first, last, 10.0 * first, 10.0 * last, vectors)
 
 
 @pytest.fixture
@@ -52,7 +71,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def add(store: Store, path: str, what: Heard) -> int:
-    id = store.add(path, Fingerprint(1, 1), 80.0, 70.0, []).id
+    id = store.add(path, Fingerprint(1, 1), 80.0, 70.0, STRETCHES).id
     store.add_passages(id, what)
     return id
 
@@ -67,7 +86,7 @@ def test_the_best_passage_comes_first_as_the_longest_around_it(store: Store) -> 
     add(store, "/y/b.wav", heard((2, 4, 0.6)))
     found = asker(store).ask("c?")
     assert [(p.recording.path, p.start, p.end) for p in found[:2]] == [("/x/a.wav", 0, 40), ("/y/b.wav", 20, 40)]
-    assert found[0].score == pytest.approx(0.9, abs=1e-3) and found[0].text == "a b c d"
+    assert found[0].score > found[1].score > found[2].score and found[0].text == "a b c d" and found[0].heard
     assert (found[0].best.start, found[0].best.end) == (20, 30)
     assert len({(p.recording.path, p.start) for p in found}) == len(found) == 3
     assert len(asker(store).ask("c?", top=1)) == 1
@@ -75,10 +94,14 @@ def test_the_best_passage_comes_first_as_the_longest_around_it(store: Store) -> 
     assert asker(store).ask("c?", within="z/*") == []
 
 
+def test_words_that_are_shared_count_beside_vectors(store: Store) -> None:
+    add(store, "/a.wav", heard((0, 2, 0.0), (4, 6, 0.0), (6, 8, 0.0)))
+    assert asker(store).ask("f?", top=1)[0].start == 40
+
+
 def test_overlapping_passages_are_told_once(store: Store) -> None:
     add(store, "/a.wav", heard((0, 4, 0.9), (1, 5, 0.8), (6, 8, 0.7)))
-    found = asker(store).ask("b?")
-    assert [(p.start, p.end) for p in found] == [(10, 50), (60, 80)]
+    assert [(p.start, p.end) for p in asker(store).ask("b?")] == [(10, 50), (60, 80)]
 
 
 def test_a_library_that_changes_is_read_again(store: Store) -> None:
@@ -90,19 +113,92 @@ def test_a_library_that_changes_is_read_again(store: Store) -> None:
     assert asking.ask("a?") == []
 
 
-def test_spoken_questions_and_such_as_are_none(store: Store, tmp_path: Path) -> None:
-    add(store, "/a.wav", heard((0, 4, 0.5), (4, 8, 0.5)))
+def test_transcripts_are_read_where_there_are_any(store: Store) -> None:
+    """What is heard and what is written are one passage; its text is the transcript's."""
+    reader: Any = Reader()
+    captions, misheard = (
+        [Caption(10.0 * k, 10.0 * k + 8, c) for k, c in enumerate(of)] for of in ("HGFEDCBA", "h" * 8)
+    )
+    (other,) = read([(misheard, STRETCHES)], reader)
+    add(store, "/a.wav", heard((0, 8, 0.5)))
+    one = add(store, "/b.wav", other)
+    store.add_transcript(one, captions)
+    assert hear.hear(store, reader, 1) == 0
+    found = asker(store).ask("h?")
+    assert (
+        not found[0].heard
+        and found[0].recording.path == "/b.wav"
+        and found[0].text.startswith("H G F E")
+        and found[0].start == 0
+    )
+    assert {p.text for p in found if p.heard} == {"a b c d e f g h"}
+    places = [(p.recording.path, p.start) for p in found]
+    assert len(places) == len(set(places))
 
-    def record(name: str, seconds: float) -> Clip:
-        with wave.open(str(tmp_path / name), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(16000)
-            file.writeframes(np.full(int(seconds * 16000), 4 * 4096, "<i2").tobytes())
-        return Clip(str(tmp_path / name))
 
-    assert asker(store).ask(record("short.wav", 2))[0].start == 40
-    with pytest.raises(QueryError, match=r"long\.wav: longer than 40 s; name a shorter stretch"):
-        asker(store).ask(record("long.wav", 50))
+def test_words_of_captions_lie_evenly_in_their_time() -> None:
+    reader: Any = Reader()
+    stretches = [Stretch(1.0, np.zeros((100, DIM), np.int8)), Stretch(20.0, np.zeros((50, DIM), np.int8))]
+    captions = [Caption(1.0, 3.0, "ab"), Caption(19.0, 21.0, "cde"), Caption(21, 22, "!")]
+    (told, none) = read([(captions, stretches), ([], [])], reader)
+    assert told.ends.tolist() == pytest.approx([2, 3, 19 + 2 / 3, 19 + 4 / 3, 21])
+    assert told.tokens[:, 0].tolist() == [0, 1, 2, 3, 4] and told.sure.sum() == 5
+    assert [(a, b) for a, b in zip(told.first, told.last, strict=True)] == [(0, 5), (0, 3), (3, 5)]
+    assert len(none.tokens) == len(none.vectors) == 0
+
+
+def test_transcripts_go_to_the_recordings_of_their_name(store: Store, tmp_path: Path) -> None:
+    for name in ("talk", "song"):
+        for folder in ("x", "y"):
+            add(store, str(tmp_path / folder / f"{name}.wav"), heard((0, 8, 0.5)))
+    one = add(store, "/z/own.mp3", heard((0, 8, 0.5)))
+    (tmp_path / "x").mkdir()
+    srt = "1\n00:00:01,000 --> 00:00:0{},500\nhello\n"
+    for name, end in (("x/talk.srt", 2), ("x/own.en.srt", 2), ("x/other.srt", 2)):
+        (tmp_path / name).write_text(srt.format(end))
+    reader: Any = Reader()
+    count, failures = hear.import_transcripts(store, reader, tmp_path / "x")
+    assert (count, failures) == (2, []) and store.transcripts([one]) == {one: [Caption(1.0, 2.5, "hello")]}
+    (tmp_path / "x" / "own.en.srt").write_text("nothing")
+    (tmp_path / "x" / "talk.srt").unlink()
+    (tmp_path / "song.srt").write_text(srt.format(2))
+    count, failures = hear.import_transcripts(store, reader, tmp_path / "x")
+    assert count == 0 and "no readable SRT" in failures[0].reason
+    assert store.transcripts([one]) == {one: [Caption(1.0, 2.5, "hello")]}  # what was there stays
+    count, failures = hear.import_transcripts(store, reader, tmp_path)
+    assert count == 0 and failures[0].reason.startswith("it may be of ") and failures[0].path.endswith("song.srt")
+
+
+@pytest.mark.parametrize("question", ["", "  ", "?"])
+def test_a_question_that_is_none_is_one_line(store: Store, question: str) -> None:
     with pytest.raises(QueryError, match="the question is empty"):
-        asker(store).ask("  ")
+        asker(store).ask(question)
+
+
+def test_a_question_that_is_too_long_is_one_line(store: Store) -> None:
+    with pytest.raises(QueryError, match="the question has 30 words"):
+        asker(store).ask("a " * 30)
+
+
+def test_passages_of_another_encoder_cannot_be_asked(store: Store) -> None:
+    store.use_passage_encoder(EncoderIdentity("passage", "2", DIM))
+    with pytest.raises(LibraryError, match=r"passages by another encoder .* run `earshot index` again"):
+        asker(store).ask("a?")
+
+
+def spoken(path: Path, loudness: float, seconds: float = 1.0) -> Clip:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(np.full(round(16000 * seconds), loudness * 32767, np.int16).tobytes())
+    return Clip(str(path))
+
+
+def test_a_question_may_be_spoken(store: Store, tmp_path: Path) -> None:
+    add(store, "/a.wav", heard((0, 4, 0.9), (4, 8, 0.8)))
+    assert asker(store).ask(spoken(tmp_path / "q.wav", 0.5))[0].start == 40
+    with pytest.raises(QueryError, match=r"q\.wav: no words are heard in it"):
+        asker(store).ask(spoken(tmp_path / "q.wav", 0.0))
+    with pytest.raises(QueryError, match=r"q\.wav: longer than 40 s; name a shorter stretch"):
+        asker(store).ask(spoken(tmp_path / "q.wav", 0.5, seconds=60))

@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from earshot.encoders.cif import ROUNDING, integrate_and_fire  # noqa: E402
+from earshot.encoders.cif import HALVES, OFF, ROUNDING, find_ends, integrate_and_fire, pool  # noqa: E402
 from earshot.features import STACKED, Cmvn, fbank, low_frame_rate  # noqa: E402
 from earshot.train.clsr import checkpoint, paraformer  # noqa: E402
-from earshot.train.clsr.cif import Predictor, cif  # noqa: E402
+from earshot.train.clsr.cif import Predictor, aligned, cif  # noqa: E402
 from earshot.train.clsr.config import SIZES, SpeechConfig  # noqa: E402
 from earshot.train.clsr.paraformer import SpeechBranch, VectorQuantiser, hints  # noqa: E402
 from earshot.train.clsr.sanm import Decoder, Encoder, EncoderBlock  # noqa: E402
@@ -535,3 +535,72 @@ def test_the_front_end_is_that_of_funasr(funasr: SimpleNamespace, n: int, tmp_pa
     ours = cmvn(low_frame_rate(fbank(samples)))
     assert len(ours) == length
     np.testing.assert_allclose(ours, expected[0], atol=5e-4)
+
+
+# --- tokens whose frames are known, or found from their ends ---
+
+
+def test_told_tokens_are_means_of_their_frames() -> None:
+    """By the weights, in parts of frames too; nothing where a token has no frame."""
+    hidden = torch.tensor([[[1.0], [2.0], [4.0], [8.0]]])
+    alphas = torch.tensor([[0.5, 0.25, 0.25, 0.1]])
+    found = aligned(hidden, alphas, torch.tensor([[1.0, 2.5, 2.5, 4.0]]))
+    expected = [1.0, (2 * 0.25 + 4 * 0.125) / 0.375, 0.0, (4 * 0.125 + 8 * 0.1) / 0.225]
+    torch.testing.assert_close(found[0, :, 0], torch.tensor(expected))
+
+
+def test_found_tokens_are_pooled_as_told_ones_are() -> None:
+    rng = np.random.default_rng(0)
+    hidden, alphas = rng.normal(size=(40, 5)).astype(np.float32), rng.uniform(size=40).astype(np.float32)
+    ends = np.array([3, 4, 17, 40, 80])
+    told = aligned(torch.tensor(hidden)[None], torch.tensor(alphas)[None], torch.tensor(ends)[None] / HALVES)
+    np.testing.assert_allclose(pool(hidden, alphas, ends), told[0].numpy(), atol=1e-5)
+    assert pool(hidden, alphas, ends[:0]).shape == (0, 5)
+
+
+def test_ends_are_those_of_all_sets_that_earn_most() -> None:
+    """Against every set of ends of a short stretch."""
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        n = int(rng.integers(1, 6))
+        log_odds, alphas = rng.normal(size=HALVES * n).astype(np.float32) * 3, rng.uniform(size=n).astype(np.float32)
+        line = np.concatenate([[0], np.cumsum(np.repeat(alphas / HALVES, HALVES).astype(np.float64))])
+        scores = {}
+        for chosen in range(1 << HALVES * n):
+            ends = [k + 1 for k in range(HALVES * n) if chosen >> k & 1]
+            weights = np.diff(line[[0, *ends]])
+            off = ((weights - 1) ** 2).sum() + (line[-1] - line[ends[-1] if ends else 0]) ** 2
+            scores[tuple(ends)] = sum(log_odds[k - 1] for k in ends) - OFF * off
+        assert tuple(find_ends(log_odds, alphas).tolist()) == max(scores, key=lambda ends: scores[ends])
+    assert find_ends(np.zeros(0, np.float32), np.zeros(0, np.float32)).tolist() == []
+
+
+def test_an_end_that_is_sure_sets_a_wrong_count_right() -> None:
+    """Weights that come to 1.15 a token: integrate-and-fire is a token too far after seven, the ends are not."""
+    alphas = np.full(40, 1.15 / 4, np.float32)
+    log_odds = np.full(80, -6.0, np.float32)
+    log_odds[7::8] = 6.0
+    assert find_ends(log_odds, alphas).tolist() == list(range(8, 81, 8))
+    assert len(integrate_and_fire(np.zeros((40, 1), np.float32), alphas)[0]) == 11
+
+
+def test_sounds_stand_beside_tokens_and_padding_changes_nothing() -> None:
+    """A branch with sounds begins with what the word encoder knows; every new weight gets a gradient."""
+    config = replace(SMALL, table=9, sound=5, borders=True, told=1.0, sampling=0.0)
+    branch = shaken(SpeechBranch(config))
+    assert branch.sound is not None
+    nn.init.normal_(branch.sound.projection)
+    nn.init.normal_(branch.decoder.output_layer.table)  # type: ignore[union-attr, arg-type]
+    features, lengths, counts = torch.randn(2, 20, 14).double(), torch.tensor([20, 9]), torch.tensor([4, 2])
+    tokens, ends = torch.zeros(2, 4, dtype=torch.long), torch.tensor([[3.0, 8, 12.5, 20], [4, 9, 9, 9]]).double()
+    branch.eval()
+    whole, alone = (
+        branch(f, n, counts=c) for f, n, c in ((features, lengths, counts), (features[1:, :9], lengths[1:], counts[1:]))
+    )
+    torch.testing.assert_close(whole.scores[1, :2], alone.scores[0, :2])
+    torch.testing.assert_close(whole.borders[1, :18], alone.borders[0])
+    branch.train()
+    heard = branch(features, lengths, tokens, counts, ends)
+    (heard.scores.sin().sum() + heard.borders.sin().sum()).backward()
+    for name, weight in branch.named_parameters():
+        assert weight.grad is not None and weight.grad.abs().sum() > 0, name

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from earshot import ingest, passages
+from earshot import hear, passages
 from earshot.encoders import passage
 from earshot.encoders.clock import FRAME_SECONDS
 from earshot.frames import Stretch
-from earshot.heard import Heard, pack, unpack
+from earshot.heard import ALTERNATIVES, Heard, pack, unpack
+from earshot.ingest import Progress
 from earshot.library import EncoderIdentity, Fingerprint, Store
 
 
@@ -28,7 +29,8 @@ class Ears:
     def hear(self, frames: NDArray[np.int8]) -> passage.Heard:
         self.lengths.append(len(frames))
         ends = np.arange(25, len(frames) + 1, 25)
-        return passage.Heard(frames[ends - 1, 0].astype(np.int64), ends * FRAME_SECONDS, np.ones(len(ends), np.float32))
+        tokens = np.repeat(frames[ends - 1, :1].astype(np.int64), ALTERNATIVES, axis=1)
+        return passage.Heard(tokens, ends * FRAME_SECONDS, np.full(tokens.shape, 0.2, np.float32))
 
     def embed_tokens(self, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
         return np.array([[len(text), text[0], text[-1], 1] for text in texts], np.float32).reshape(-1, 4)
@@ -49,11 +51,15 @@ def test_words_are_of_the_stretch_they_end_in_and_keep_its_clock() -> None:
     said = stretches(4, 10, 20, 7, 45, 3)
     words, none, other = passages.listen([said, [], said[:1]], ears)
     assert [round(n * FRAME_SECONDS) for n in ears.lengths] == [14, 27, 45, 3, 4]
-    assert np.bincount(words.tokens).tolist() == [4, 10, 20, 7, 45, 3]
+    assert np.bincount(words.tokens[:, 0]).tolist() == [4, 10, 20, 7, 45, 3]
     assert words.ends[:5].tolist() == pytest.approx([2, 3, 4, 5, 8])
     assert words.ends[-1] == pytest.approx(1 + 4 + 10 + 20 + 7 + 45 + 3 + 5 * 2)
     assert len(none.tokens) == len(none.ends) == len(none.first) == len(none.vectors) == 0
-    assert other.tokens.tolist() == [0] * 4 and other.stops.tolist() == [5]
+    assert (
+        other.tokens[:, 0].tolist() == [0] * 4
+        and other.sure.shape == other.tokens.shape
+        and other.stops.tolist() == [5]
+    )
 
 
 def test_passages_overlap_end_in_pauses_and_are_no_longer_than_told() -> None:
@@ -74,7 +80,7 @@ def test_passages_overlap_end_in_pauses_and_are_no_longer_than_told() -> None:
 def test_speech_without_a_pause_is_a_passage_and_silence_is_none() -> None:
     ears: Any = Ears()
     long, mute = passages.listen([stretches(90), stretches(0.4, 0.4)], ears)
-    assert long.stops.tolist() == [91.0] and long.tokens.tolist() == [0] * 90
+    assert long.stops.tolist() == [91.0] and long.tokens[:, 0].tolist() == [0] * 90
     assert len(mute.vectors) == len(mute.tokens) == 0
 
 
@@ -85,7 +91,7 @@ def test_bytes_give_back_what_was_heard_or_say_that_they_do_not_fit() -> None:
     for name in Heard.__slots__:
         np.testing.assert_array_equal(getattr(again, name), getattr(heard, name))
     words, cut, vectors = pack(heard)
-    for wrong in ((words[:12], cut, vectors), (words, cut, vectors[:-2]), (words[:-1], cut, vectors)):
+    for wrong in ((words[:38], cut, vectors), (words, cut, vectors[:-2]), (words[:-1], cut, vectors)):
         with pytest.raises(ValueError):
             unpack(*wrong, dim=4)
 
@@ -94,19 +100,19 @@ def test_recordings_are_heard_from_their_frames_and_once(tmp_path: Path, monkeyp
     """Several at a time; a run that is stopped has kept what it had done."""
     ears: Any = Ears()
     ears.name, ears.digest = "passage", "abc"
-    monkeypatch.setattr(ingest, "_HEARD_AT_ONCE", 25.0)
+    monkeypatch.setattr(hear, "AT_ONCE", 25.0)
     with Store.create_or_open(tmp_path, EncoderIdentity("word", "0", 3, FRAME_SECONDS)) as store:
         for name, seconds in (("a", (10.0, 8.0)), ("b", (9.0,)), ("c", ()), ("d", (30.0, 30.0))):
             store.add(f"/{name}.wav", Fingerprint(1, 1), 90.0, sum(seconds), stretches(*seconds))
-        told: list[tuple[float, float]] = []
+        told: list[Progress] = []
 
-        def stop(done: float, total: float) -> None:
-            told.append((done, total))
+        def stop(progress: Progress) -> None:
+            told.append(progress)
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            ingest.hear(store, ears, progress=stop)
-        assert told == [(27.0, 87.0)] and len(store.without_passages()) == 2
-        assert ingest.hear(store, ears, workers=3) == 2
+            hear.hear(store, ears, 1, progress=stop)
+        assert told == [Progress(27.0, 87.0, 2, 4, hearing=True)] and len(store.without_passages()) == 2
+        assert hear.hear(store, ears, 3) == 2
         assert [(id, len(heard.tokens)) for id, heard in store.passages()] == [(1, 18), (2, 9), (3, 0), (4, 60)]
-        assert ingest.hear(store, ears) == 0 and sum(ears.lengths) == 87 / FRAME_SECONDS
+        assert hear.hear(store, ears, 1) == 0 and sum(ears.lengths) == 87 / FRAME_SECONDS

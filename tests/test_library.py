@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import earshot.library
-from earshot.heard import Heard
+from earshot.captions import Caption
+from earshot.heard import ALTERNATIVES, Heard
 from earshot.library import EncoderIdentity, Failure, Fingerprint, FrameTable, Store, Stretch
 from earshot.types import LibraryError
 
@@ -184,7 +185,9 @@ def passages(n: int, value: int = 1) -> Heard:
     """n passages of a word each."""
     count, times = np.arange(n), np.arange(n, dtype=np.float64)
     vectors = np.full((n, 3), value, np.float16)
-    return Heard(count + value, times + 0.5, count, count + 1, times, times + 1, vectors)
+    tokens = np.repeat(count[:, None] + value, ALTERNATIVES, axis=1)
+    sure = np.full(tokens.shape, 0.5, np.float16)
+    return Heard(tokens, sure, times + 0.5, count, count + 1, times, times + 1, vectors)
 
 
 def test_passages_go_with_their_recording(store: Store) -> None:
@@ -198,8 +201,8 @@ def test_passages_go_with_their_recording(store: Store) -> None:
     assert store.version() > before and store.without_passages() == [first]
     store.add_passages(first, passages(0))
     assert [(id, len(heard.tokens)) for id, heard in store.passages()] == [(first, 0), (second, 4)]
-    (found,) = (heard for _, heard in store.passages([second]))
-    assert found.tokens.tolist() == [1, 2, 3, 4] and found.vectors.shape == (4, 3)
+    _, found = (heard for _, heard in store.passages())
+    assert found.tokens[:, 0].tolist() == [1, 2, 3, 4] and found.vectors.shape == (4, 3)
     again = add(store, "/b.wav", stretch(0, 7), mtime_ns=2)
     assert store.without_passages() == [again] and [id for id, _ in store.passages()] == [first]
     store.remove(["/a.wav"])
@@ -218,6 +221,28 @@ def test_passages_of_another_encoder_are_made_anew(store: Store) -> None:
     store.use_passage_encoder(other)
     assert store.passage_encoder() == other and store.without_passages() == [one] and list(store.passages()) == []
     assert store.encoder == ENCODER
+
+
+def test_a_transcript_stays_until_another_comes_and_its_passages_as_long_as_it(store: Store) -> None:
+    one, two = (add(store, f"/{name}.wav", stretch(0, 5)) for name in "ab")
+    assert store.transcripts() == {} and store.without_passages("transcript") == []
+    store.use_passage_encoder(PASSAGES)
+    said = [Caption(0.0, 2.0, "ümlaut"), Caption(2.0, 3.5, "b")]
+    store.add_transcript(two, said)
+    assert store.transcripts() == store.transcripts([two]) == {two: said} and store.transcripts([one]) == {}
+    assert store.without_passages("transcript") == [two]
+    store.add_passages(two, passages(3), "transcript")
+    store.add_passages(two, passages(2))
+    store.add_transcript(two, said)
+    assert [len(heard.tokens) for _, heard in store.passages("transcript")] == [3]
+    store.add_transcript(two, said[:1])
+    assert store.without_passages("transcript") == [two] and list(store.passages("transcript")) == []
+    assert [len(heard.tokens) for _, heard in store.passages()] == [2]
+    store.use_passage_encoder(replace(PASSAGES, digest="another"))
+    assert store.transcripts() == {two: said[:1]} and list(store.passages()) == []
+    store.add_transcript(99, said)
+    store.remove(["/b.wav"])
+    assert store.transcripts() == {}
 
 
 def test_damaged_passages_are_one_line(store: Store) -> None:

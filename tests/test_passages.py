@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from earshot import encoders  # noqa: E402
+from earshot.encoders.cif import HALVES, find_ends  # noqa: E402
 from earshot.encoders.clock import FIRST_CENTRE, FRAME_SECONDS, SILENCE  # noqa: E402
 from earshot.encoders.passage import load_passage, stacked  # noqa: E402
 from earshot.encoders.towers import phone_ids  # noqa: E402
@@ -23,11 +24,13 @@ from earshot.train.clsr import train as passages  # noqa: E402
 from earshot.train.clsr.batches import PassageBatch, PassageBatcher, PassageOptions, Text, read_text  # noqa: E402
 from earshot.train.clsr.export import export  # noqa: E402
 from earshot.train.clsr.frames import Take, prepare, read  # noqa: E402
-from earshot.train.clsr.model import PassageConfig, PassageModel, clock  # noqa: E402
+from earshot.train.clsr.model import PassageConfig, PassageModel, borders, clock  # noqa: E402
+from earshot.train.clsr.paraformer import Heard  # noqa: E402
 from earshot.train.clsr.splice import Bank, units  # noqa: E402
 from earshot.train.clsr.text import export_text, load  # noqa: E402
 from earshot.train.corpus import SAMPLES, UTTERANCES, Corpus, _line  # noqa: E402
 from earshot.train.loop import TrainOptions, checkpoint, train  # noqa: E402
+from earshot.train.losses import UnknownLoss  # noqa: E402
 from earshot.train.transcripts import CorpusError  # noqa: E402
 from earshot.types import EncoderError  # noqa: E402
 
@@ -140,7 +143,7 @@ def test_the_clock_counts_what_weights_are_off_between_ends() -> None:
 
 @pytest.fixture
 def config(published: Path) -> PassageConfig:
-    return replace(SMALL, text=str(published), vocabulary=len(load(published).pieces.pieces), table=6)
+    return replace(SMALL, text=str(published), vocabulary=len(load(published).pieces.pieces), table=6, borders=True)
 
 
 def tensors(batch: PassageBatch) -> dict[str, torch.Tensor]:
@@ -162,7 +165,7 @@ def test_every_loss_teaches_the_speech_branch_and_never_the_text_encoder(config:
     assert len(batch["questions"])
     for quantised in (True, False):
         model.config = replace(config, quantised=quantised)
-        for name in ("asr", "length", "clock", "retrieval", "echo"):
+        for name in ("asr", "length", "clock", "borders", "retrieval", "echo"):
             model.zero_grad()
             loss = model.losses(batch, [name])[name]
             assert torch.isfinite(loss) and loss.item() > 0
@@ -170,6 +173,20 @@ def test_every_loss_teaches_the_speech_branch_and_never_the_text_encoder(config:
             assert model.speech.encoder.encoders0[0].self_attn.linear_q_k_v.weight.grad.abs().sum() > 0, name
     assert all(p.grad is None for p in model.text.parameters())
     assert not any("text" in name for name in model.state_dict())
+
+
+def test_borders_are_told_in_halves_of_frames() -> None:
+    """Two tokens that end in one half are one end; padding counts for nothing."""
+    log_odds = torch.zeros(2, 6)
+    heard = Heard(torch.zeros(2, 3, 4), torch.tensor([3, 1]), torch.zeros(2, 3), torch.zeros(2, 3), log_odds)
+    ends, counts, lengths = torch.tensor([[0.5, 2.0, 2.1], [1.4, 0, 0]]), torch.tensor([3, 1]), torch.tensor([3, 2])
+    log_odds[0, [0, 3]] = log_odds[1, 2] = 20.0
+    log_odds[0, [1, 2, 4, 5]] = log_odds[1, [0, 1, 3]] = -20.0
+    assert float(borders(heard, lengths, ends, counts)) == pytest.approx(0, abs=1e-6)
+    log_odds[0, 0] = 0.0
+    assert float(borders(heard, lengths, ends, counts)) == pytest.approx(np.log(2) / 10)
+    with pytest.raises(UnknownLoss, match="borders = true"):
+        borders(replace(heard, borders=None), lengths, ends, counts)
 
 
 def test_without_questions_nothing_is_retrieved(config: PassageConfig) -> None:
@@ -192,12 +209,17 @@ def test_training_recognises_what_it_is_trained_on(config: PassageConfig, tmp_pa
     assert isinstance(checkpoint(tmp_path / "whole" / "last.pt").model, PassageModel)
 
 
+@pytest.mark.parametrize("sound", [0, 5])
 def test_exported_networks_hear_what_the_trained_ones_do(
-    config: PassageConfig, published: Path, tmp_path: Path
+    config: PassageConfig, published: Path, tmp_path: Path, sound: int
 ) -> None:
+    """By integrate-and-fire; and with sounds, and ends that are found."""
     word = encoders.load("word")
-    config = replace(config, inputs=2 * word.frame_dim)
+    config = replace(config, inputs=2 * word.frame_dim, sound=sound, borders=sound > 0)
     model, _ = whole(config)
+    if model.speech.sound is not None:
+        torch.nn.init.normal_(model.speech.sound.projection)
+        torch.nn.init.constant_(model.speech.predictor.borders.bias, 1.0)  # type: ignore[union-attr, arg-type]
     model.eval()
     export_text(load(published), 'licence = "none"', tmp_path)
     export(model, 'licence = "none"', word.digest, tmp_path, int8=False)
@@ -207,9 +229,16 @@ def test_exported_networks_hear_what_the_trained_ones_do(
     x = torch.as_tensor(stacked(frames[:, : word.frame_dim])).float()[None] / 127
     with torch.no_grad():
         expected = model.speech(x, torch.tensor([x.shape[1]]))
-    assert heard.tokens.tolist() == expected.scores[0].argmax(1).tolist()
-    assert len(heard.tokens) == int(expected.counts) > 10
-    np.testing.assert_allclose(heard.sure, expected.scores[0].softmax(1).amax(1), atol=1e-4)
+        if expected.borders is not None:
+            found = find_ends(expected.borders[0].numpy(), expected.weights[0].numpy())
+            ends, counts = torch.as_tensor(found)[None] / HALVES, torch.tensor([len(found)])
+            model.speech.config = replace(config, told=1.0, sampling=0.0)
+            tokens = torch.zeros(1, len(found), dtype=torch.long)
+            expected = model.speech.train()(x, torch.tensor([x.shape[1]]), tokens, counts, ends)
+    best, likely = expected.scores[0].softmax(1).topk(5)[::-1]
+    assert heard.tokens.tolist() == best.tolist()
+    assert len(heard.tokens) == int(expected.counts[0]) > 10
+    np.testing.assert_allclose(heard.sure, likely, atol=1e-4)
     assert (np.diff(heard.ends) >= 0).all() and heard.ends[-1] <= 301 * FRAME_SECONDS + 0.1
     assert len(encoder.hear(frames[:0]).tokens) == 0
     assert encoder.embed_speech([np.zeros(16000, np.float32)]).shape == encoder.embed_text(["who"]).shape == (1, 32)

@@ -6,19 +6,21 @@ In: paths and queries. Out: reports and hits. Knows nothing of printing, and of 
 from __future__ import annotations
 
 import os
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from earshot.library import EncoderIdentity, Failure, Store, Totals
-from earshot.types import Clip, EarshotError, Hit, LibraryError, Recording
+from earshot.types import Clip, EarshotError, Hit, LibraryError, Passage, Recording
 
 if TYPE_CHECKING:
-    from earshot.encoders import WordEncoder
+    from earshot.ask import Asker
+    from earshot.encoders import PassageEncoder, WordEncoder
     from earshot.ingest import IndexReport, Progress
     from earshot.search import Searcher
 
@@ -29,22 +31,27 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 class Status:
     """What a library holds.
 
+    unheard: recordings that cannot be asked questions yet, as `index` was stopped before it heard them.
     failures: files that are there and could not be indexed. vanished, changed: paths of recordings whose files are
     gone or out of reach, and of those whose files are not what they were when they were indexed.
     """
 
     encoder: EncoderIdentity
     totals: Totals
+    unheard: int
     failures: tuple[Failure, ...]
     vanished: tuple[str, ...]
     changed: tuple[str, ...]
 
 
-def open(uri: str | os.PathLike[str], *, encoder: WordEncoder | None = None) -> Library:
+def open(
+    uri: str | os.PathLike[str], *, encoder: WordEncoder | None = None, passages: PassageEncoder | None = None
+) -> Library:
     """The library in the folder `uri` (a path or a file:// address), there or yet to be made by `Library.index`.
 
-    `encoder` takes the place of the word encoder that Earshot ships. LibraryError for any other kind of address, and
-    for a file.
+    `encoder` takes the place of the word encoder that Earshot ships, `passages` of its passage encoder; with another
+    word encoder and no `passages` that read its frames nothing can be asked. LibraryError for any other kind of
+    address, and for a file.
     """
     address = os.fspath(uri)
     scheme, found, _ = address.partition("://")
@@ -54,16 +61,18 @@ def open(uri: str | os.PathLike[str], *, encoder: WordEncoder | None = None) -> 
         address = urllib.request.url2pathname(urllib.parse.urlsplit(address).path)
     if os.path.isfile(address):
         raise LibraryError(f"{address} is a file; a library is a folder of its own")
-    return Library(Path(address), encoder)
+    return Library(Path(address), encoder, passages)
 
 
 class Library:
     """Recordings that can be searched. Nothing is opened or loaded before it is needed; threads may share one."""
 
-    def __init__(self, path: Path, encoder: WordEncoder | None = None) -> None:
+    def __init__(self, path: Path, encoder: WordEncoder | None = None, passages: PassageEncoder | None = None) -> None:
         self.path = path
         self._encoder = encoder
+        self._passages = passages
         self._searcher: Searcher | None = None
+        self._asker: Asker | None = None
         self._turn = Lock()
 
     def __enter__(self) -> Library:
@@ -75,26 +84,49 @@ class Library:
     def close(self) -> None:
         """Let go of the files and the memory that searching holds."""
         with self._turn:
-            if self._searcher is not None:
-                self._searcher.store.close()
-                self._searcher = None
+            for reading in (self._searcher, self._asker):
+                if reading is not None:
+                    reading.store.close()
+            self._searcher = self._asker = None
 
     def index(
-        self, paths: Paths, *, progress: Callable[[Progress], None] | None = None, workers: int | None = None
+        self,
+        paths: Paths,
+        *,
+        transcripts: str | os.PathLike[str] | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        workers: int | None = None,
     ) -> IndexReport:
         """Bring recordings into the library: files, and folders with all that is below them, as `ingest.index`.
 
-        The report names the files that failed. Raises EarshotError where none of the paths exists, LibraryError where
-        the library cannot be made or written, or another process is writing to it.
+        Then passages are made of what has none. `transcripts`: a folder with SRT, WebVTT or Whisper's JSON files, each
+        called after its recording; questions are also compared with what they say. The report names the files that
+        failed. Raises EarshotError where none of the paths exists or there is no folder of transcripts, LibraryError
+        where the library cannot be made or written, or another process is writing to it.
         """
-        from earshot import ingest
+        from earshot import hear, ingest
+        from earshot.ingest import Progress
 
+        began = time.monotonic()
         paths = _listed(paths)
         if paths and not any(map(os.path.lexists, paths)):
             raise EarshotError(f"{paths[0]!r}: no such file or folder; check its name")
-        encoder = self._load_encoder()
+        encoder, passages = self._load_encoder(), self._load_passages()
+        if transcripts is not None and passages is None:
+            raise EarshotError("transcripts need a passage encoder, and there is none for this word encoder")
         with Store.create_or_open(self.path, _identity(encoder)) as store:
-            return ingest.index(store, encoder, paths, progress=progress, workers=workers)
+            report = ingest.index(store, encoder, paths, progress=progress, workers=workers)
+            if passages is None:
+                return report
+            count, failures = 0, list[Failure]()
+            if transcripts is not None:
+                count, failures = hear.import_transcripts(store, passages, Path(transcripts))
+                for failure in failures:
+                    if progress:
+                        progress(Progress(0.0, 0.0, 0, 0, failure, hearing=True))
+            hear.hear(store, passages, workers or ingest.processors(), progress=progress)
+        elapsed = time.monotonic() - began
+        return replace(report, transcripts=count, failures=(*report.failures, *failures), elapsed=elapsed)
 
     def find(
         self, query: str | Clip, *, top: int | None = 20, threshold: float | None = None, within: str | None = None
@@ -112,6 +144,22 @@ class Library:
                 encoder = self._load_encoder()
                 self._searcher = Searcher(Store.open(self.path, encoder=_identity(encoder)), encoder)
             return self._searcher.find(query, top=top, threshold=threshold, within=within)
+
+    def ask(self, question: str | Clip, *, top: int | None = 10, within: str | None = None) -> list[Passage]:
+        """Passages that may answer a question, typed or spoken, best first; `top` and `within` as for `find`.
+
+        Raises QueryError for what is no question, AudioError for a clip that cannot be read and LibraryError where
+        there is no library, or none that can be asked.
+        """
+        with self._turn:
+            if self._asker is None:
+                from earshot.ask import Asker
+
+                passages = self._load_passages()
+                if passages is None:
+                    raise LibraryError("nothing can be asked: there is no passage encoder for this word encoder")
+                self._asker = Asker(Store.open(self.path), passages)
+            return self._asker.ask(question, top=top, within=within)
 
     def recordings(self, within: str | None = None) -> list[Recording]:
         """The recordings in the library, by path; only those whose path matches `within`, as for `find`."""
@@ -139,6 +187,7 @@ class Library:
 
         with Store.open(self.path) as store:
             identity, totals, known = store.encoder, store.totals(), store.fingerprints()
+            unheard = len(store.without_passages())
             failures = tuple(failure for failure in store.failures() if os.path.lexists(failure.path))
         vanished, changed = [], []
         for path, indexed in known.items():
@@ -147,7 +196,7 @@ class Library:
                     changed.append(path)
             except OSError:
                 vanished.append(path)
-        return Status(identity, totals, failures, tuple(sorted(vanished)), tuple(sorted(changed)))
+        return Status(identity, totals, unheard, failures, tuple(sorted(vanished)), tuple(sorted(changed)))
 
     def _load_encoder(self) -> WordEncoder:
         if self._encoder is None:
@@ -155,6 +204,16 @@ class Library:
 
             self._encoder = encoders.load("word")
         return self._encoder
+
+    def _load_passages(self) -> PassageEncoder | None:
+        """The passage encoder; None where none reads the frames of a word encoder that somebody brought."""
+        if self._passages is None:
+            from earshot import encoders
+
+            shipped = encoders.load("word")
+            if self._load_encoder().digest == shipped.digest:
+                self._passages = encoders.load("passage")
+        return self._passages
 
 
 def _identity(encoder: WordEncoder) -> EncoderIdentity:

@@ -82,12 +82,13 @@ def _open(context: click.Context, _: click.Parameter, folder: str | None) -> Lib
 @click.version_option(package_name="earshot", message="earshot %(version)s")
 @click.pass_context
 def earshot(context: click.Context, library: str) -> None:
-    """Find what was said in recordings, by typing it or by an example.
+    """Find what was said in recordings, by typing it, by an example, or by a question.
 
     \b
     earshot index talks/                        once; again when something is new
     earshot find gradient "climate change"      a word or a phrase each
     earshot find --like talk.mp3@61.5-62        what sounds like this
+    earshot ask "who paid for the telescope?"   passages that may answer
     """
     context.obj = library
     if context.invoked_subcommand is None:
@@ -96,8 +97,14 @@ def earshot(context: click.Context, library: str) -> None:
 
 @earshot.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option(
+    "--transcripts",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False),
+    help="Holds NAME.srt, NAME.vtt or Whisper's NAME.json for recordings called NAME; `ask` reads them too.",
+)
 @_library
-def index(paths: tuple[str, ...], library: Library) -> int:
+def index(paths: tuple[str, ...], transcripts: str | None, library: Library) -> int:
     """Bring recordings into the library.
 
     PATH is an audio or video file, or a folder with all that is below it. What is in already and has not changed is
@@ -105,7 +112,7 @@ def index(paths: tuple[str, ...], library: Library) -> int:
     """
     try:
         with output.progress_shown() as progress:
-            report = library.index(paths, progress=progress)
+            report = library.index(paths, transcripts=transcripts, progress=progress)
     except KeyboardInterrupt:
         output.complain("stopped; run the same command again to go on")
         return STOPPED
@@ -173,6 +180,38 @@ def find(
         least = min(0.1, threshold / 10)
         lower = f" with a probability of {threshold:g} or more: lower it, as in --threshold {least:g}"
         output.complain(f"no hit for {missed}{where}{lower if threshold else ''}")
+
+
+@earshot.command()
+@click.argument("question", metavar="[QUESTION]...", nargs=-1)
+@click.option("--like", "spoken", metavar="FILE[@START-END]", type=_clip, help="A spoken question instead.")
+@click.option("--top", metavar="K", type=click.IntRange(1), default=5, show_default=True, help="Passages to show.")
+@click.option("--in", "within", metavar="GLOB", help="Only recordings whose path ends like this; or a folder.")
+@output.passage_options
+@_library
+def ask(
+    question: tuple[str, ...], spoken: Clip | None, top: int, within: str | None, format: str | None, library: Library
+) -> None:
+    """Rank the passages that may answer QUESTION; best first.
+
+    With each come its time, the seconds in it that are most like the question, and its words as the machine hears
+    them: rough, with mistakes, to tell what it is about. Listen before you quote. Where there are transcripts
+    (`earshot index --transcripts`) they are shown instead.
+    """
+    if bool(question) == (spoken is not None):
+        raise click.UsageError("Type one QUESTION, or give a spoken one with --like FILE[@START-END].")
+    asked = spoken or " ".join(question)
+    passages = library.ask(asked, top=top, within=_glob(within))
+    if passages:
+        click.echo(output.text_of_passages(passages, format))
+    elif not library.recordings():
+        output.complain("the library is empty; put recordings in with `earshot index PATH`")
+    elif within and not library.recordings(_glob(within)):
+        raise click.UsageError(f"No recording in the library has a path that matches --in {within}.")
+    else:
+        output.complain(
+            f"no words were heard in {f'the recordings that match --in {within}' if within else 'any recording'}"
+        )
 
 
 def _glob(within: str | None) -> str | None:

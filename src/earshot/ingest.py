@@ -12,25 +12,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from earshot import audio, blas, speech
-from earshot.encoders.passage import PassageEncoder
 from earshot.features import HOP, SAMPLE_RATE, Floats
-from earshot.library import EncoderIdentity, Failure, Fingerprint, Store, Stretch
-from earshot.passages import listen
+from earshot.library import Failure, Fingerprint, Store, Stretch
 from earshot.types import AudioError, EncoderError, Recording, Seconds
 
 BATCH_FRAMES = 12_000
 """Feature frames that are encoded at a time, whichever recordings they are of: two minutes of speech."""
 _PATIENCE: Seconds = 2.0  # how long a thread without work waits for another stretch before it encodes half a batch
-_HEARD_AT_ONCE: Seconds = 600.0
 _PROBED = 200  # files whose headers are read to estimate how much audio there is
 
 
@@ -53,13 +48,17 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. `expected_seconds` is an estimate; `failure` is there when a file has just failed."""
+    """How far a run is. `expected_seconds` is an estimate; `failure` is there when a file has just failed.
+
+    `hearing`: of its second half, when passages are made from what the first half stored.
+    """
 
     seconds: Seconds
     expected_seconds: Seconds
     files: int
     expected_files: int
     failure: Failure | None = None
+    hearing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +70,8 @@ class IndexReport:
     failures: tuple[Failure, ...]
     empty_folders: tuple[str, ...]
     elapsed: Seconds
+    transcripts: int = 0
+    """Those that go with recordings of the library."""
 
     @property
     def seconds(self) -> Seconds:
@@ -104,7 +105,7 @@ def index(
     expected = _expected_seconds(jobs) if progress else 0.0
     n_files = len(jobs) + len(found.failures) + len(missed)
     # Every thread of a crew keeps a processor busy: threads of BLAS below them would only get in their way.
-    with blas.one_thread(), _Crew(encoder, jobs, workers or _processors()) as crew:
+    with blas.one_thread(), _Crew(encoder, jobs, workers or processors()) as crew:
 
         def tell(failure: Failure | None = None) -> None:
             if failure is not None:
@@ -131,48 +132,6 @@ def index(
                 tell()
     elapsed = time.monotonic() - began
     return IndexReport(tuple(recordings), unchanged, tuple(failures), found.empty_folders, elapsed)
-
-
-def hear(
-    store: Store,
-    encoder: PassageEncoder,
-    *,
-    progress: Callable[[Seconds, Seconds], None] | None = None,
-    workers: int | None = None,
-) -> int:
-    """Hear the recordings whose passages are yet to be made, from their frames; how many there were.
-
-    Each is stored when it is done, so the next run goes on where this one was stopped. `progress` is told the seconds
-    of speech that are done, and of all. Raises LibraryError and EncoderError.
-    """
-    store.use_passage_encoder(EncoderIdentity(encoder.name, encoder.digest, encoder.dim))
-    left = {r.id: r for r in store.recordings(store.without_passages())}
-    total, done = sum(r.speech_seconds for r in left.values()), 0.0
-    with blas.one_thread(), ThreadPoolExecutor(workers or _processors()) as pool:
-        for some in _batches(list(left.values())):
-            table = store.frames(recording.id for recording in some)
-            stretches: dict[int, list[Stretch]] = {recording.id: [] for recording in some}
-            for k, (first, last) in enumerate(pairwise(table.stretch_offsets)):
-                of = stretches[int(table.stretch_recording[k])]
-                of.append(Stretch(float(table.stretch_start[k]), table.vectors[first:last]))
-            for id, heard in zip(stretches, listen(list(stretches.values()), encoder, pool.map), strict=True):
-                store.add_passages(id, heard)
-            done += sum(recording.speech_seconds for recording in some)
-            if progress:
-                progress(done, total)
-    return len(left)
-
-
-def _batches(recordings: Sequence[Recording]) -> Iterator[list[Recording]]:
-    """Recordings with _HEARD_AT_ONCE seconds of speech together, or one that has more."""
-    batch: list[Recording] = []
-    for recording in recordings:
-        batch.append(recording)
-        if sum(one.speech_seconds for one in batch) >= _HEARD_AT_ONCE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> Found:
@@ -432,7 +391,7 @@ def _stated_seconds(path: str) -> Seconds:
         return 0.0
 
 
-def _processors() -> int:
+def processors() -> int:
     """Processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

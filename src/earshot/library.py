@@ -14,17 +14,20 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from os import PathLike, fsdecode, fsencode
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from earshot import heard
+from earshot.captions import Caption
 from earshot.frames import FrameTable, Stretch, TableBuilder, pack
 from earshot.heard import Heard
 from earshot.types import LibraryError, Recording, Seconds
 
 __all__ = ["EncoderIdentity", "Failure", "Fingerprint", "FrameTable", "Store", "Stretch", "Totals"]
 
+Source = Literal["heard", "transcript"]
+"""Of passages: what an encoder heard, or what a transcript says."""
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x45415253  # "EARS", in the header of the SQLite file
 DATABASE = "library.db"
@@ -46,8 +49,11 @@ _SCHEMA = (
     f"PRAGMA user_version = {FORMAT_VERSION}",
 )
 _PASSAGES = (
-    "CREATE TABLE IF NOT EXISTS passages (recording INTEGER PRIMARY KEY REFERENCES recordings ON DELETE CASCADE,"
-    " words BLOB NOT NULL, passages BLOB NOT NULL, vectors BLOB NOT NULL)"
+    "CREATE TABLE IF NOT EXISTS passages (recording INTEGER NOT NULL REFERENCES recordings ON DELETE CASCADE,"
+    " source TEXT NOT NULL, words BLOB NOT NULL, passages BLOB NOT NULL, vectors BLOB NOT NULL,"
+    " PRIMARY KEY (recording, source))",
+    "CREATE TABLE IF NOT EXISTS transcripts (recording INTEGER PRIMARY KEY REFERENCES recordings ON DELETE CASCADE,"
+    " captions TEXT NOT NULL)",
 )
 # The write-ahead log reaches the disk itself at checkpoints and on closing. A process killed in between loses no
 # commit; a power cut may lose the last ones, never half of one, and the next run indexes those files again.
@@ -302,38 +308,66 @@ class Store:
         if self.passage_encoder() == encoder:
             return
         with self._transaction() as connection:
-            connection.execute(_PASSAGES)
+            for statement in _PASSAGES:
+                connection.execute(statement)
             connection.execute("DELETE FROM passages")
             connection.execute("INSERT OR REPLACE INTO encoders VALUES ('passage', ?, ?, ?, ?)", astuple(encoder))
             connection.execute("UPDATE state SET changes = changes + 1")
 
-    def without_passages(self) -> list[int]:
-        """Ids of the recordings whose passages are yet to be made, in order."""
+    def without_passages(self, source: Source = "heard") -> list[int]:
+        """Ids of the recordings whose passages are yet to be made, in order: of all, or of those with transcripts."""
         if self.passage_encoder() is None:
-            return [recording.id for recording in self.recordings()]
-        rows = self._rows("SELECT id FROM recordings WHERE id NOT IN (SELECT recording FROM passages) ORDER BY id")
-        return [id for (id,) in rows]
+            return [recording.id for recording in self.recordings()] if source == "heard" else []
+        of = {"heard": "SELECT id FROM recordings", "transcript": "SELECT recording AS id FROM transcripts"}[source]
+        made = "SELECT recording FROM passages WHERE source = ?"
+        return [id for (id,) in self._rows(f"{of} WHERE id NOT IN ({made}) ORDER BY id", source)]
 
-    def add_passages(self, recording_id: int, passages: Heard) -> None:
+    def add_passages(self, recording_id: int, passages: Heard, source: Source = "heard") -> None:
         """Store what was heard in a recording, by the encoder of `use_passage_encoder`; nothing where it is gone."""
         with self._transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO passages SELECT id, ?, ?, ? FROM recordings WHERE id = ?",
-                (*heard.pack(passages), recording_id),
+                "INSERT OR REPLACE INTO passages SELECT id, ?, ?, ?, ? FROM recordings WHERE id = ?",
+                (source, *heard.pack(passages), recording_id),
             )
             connection.execute("UPDATE state SET changes = changes + 1")
 
-    def passages(self, recording_ids: Iterable[int] | None = None) -> Iterator[tuple[int, Heard]]:
-        """Ids of recordings, or of these among them, and what was heard in each, in order of the ids."""
+    def passages(self, source: Source = "heard") -> Iterator[tuple[int, Heard]]:
+        """Ids of recordings and what was heard in each, or is in its transcript, in order of the ids."""
         if (encoder := self.passage_encoder()) is None:
             return
-        where, parameters = _among("recording", recording_ids)
-        sql = f"SELECT recording, words, passages, vectors FROM passages{where} ORDER BY recording"
-        for recording, words, cut, vectors in self._rows(sql, *parameters):
+        sql = "SELECT recording, words, passages, vectors FROM passages WHERE source = ? ORDER BY recording"
+        for recording, words, cut, vectors in self._rows(sql, source):
             try:
                 yield recording, heard.unpack(words, cut, vectors, encoder.dim)
             except ValueError as error:
                 raise _damaged(self.path, error) from error
+
+    def add_transcript(self, recording_id: int, captions: Sequence[Caption]) -> None:
+        """Store the transcript of a recording, in place of an earlier one, whose passages go unless it is the same.
+
+        Nothing where the recording is gone. Needs `use_passage_encoder` first.
+        """
+        told = json.dumps([astuple(caption) for caption in captions], ensure_ascii=False)
+        with self._transaction() as connection:
+            there = "SELECT count(*) FROM transcripts WHERE recording = ? AND captions = ?"
+            if connection.execute(there, (recording_id, told)).fetchone()[0]:
+                return
+            connection.execute(
+                "INSERT OR REPLACE INTO transcripts SELECT id, ? FROM recordings WHERE id = ?", (told, recording_id)
+            )
+            connection.execute("DELETE FROM passages WHERE source = 'transcript' AND recording = ?", (recording_id,))
+            connection.execute("UPDATE state SET changes = changes + 1")
+
+    def transcripts(self, recording_ids: Iterable[int] | None = None) -> dict[int, list[Caption]]:
+        """Id of each recording, or of these among them, that has a transcript -> what it says."""
+        if self.passage_encoder() is None:
+            return {}
+        where, parameters = _among("recording", recording_ids)
+        rows = self._rows(f"SELECT recording, captions FROM transcripts{where}", *parameters)
+        try:
+            return {recording: [Caption(*caption) for caption in json.loads(told)] for recording, told in rows}
+        except (ValueError, TypeError) as error:
+            raise _damaged(self.path, error) from error
 
     def frames(self, recording_ids: Iterable[int] | None = None) -> FrameTable:
         """All frames, or those of these recordings, from one consistent snapshot. Ids that are gone yield nothing."""

@@ -9,14 +9,16 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from earshot.types import EarshotError, Hit, Seconds
+from earshot.types import EarshotError, Hit, Passage, Seconds
 
 if TYPE_CHECKING:
     from earshot.api import Status
@@ -40,6 +42,42 @@ _TOLD = {
     "srt": "Subtitles, for the hits in one recording.",
     "audacity": "Audacity labels, for the hits in one recording.",
 }
+
+
+def passage_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command that prints passages the parameter `format`, "table", "json" or None."""
+    for name in ("json", "table"):
+        command = click.option(f"--{name}", "format", flag_value=name, default=None, help=_TOLD[name])(command)
+    return command
+
+
+def text_of_passages(passages: Sequence[Passage], format: str | None) -> str:
+    """Passages as text, in the order given, without the last line break; by default what suits standard output."""
+    if (format or ("table" if sys.stdout.isatty() else "json")) == "json":
+        return "\n".join(json.dumps(_passage_row(passage), ensure_ascii=False) for passage in passages)
+    return "\n".join(map(_told, passages))
+
+
+def _passage_row(passage: Passage) -> dict[str, Any]:
+    return {
+        "recording": path_from_here(passage.recording.path),
+        "start": round(passage.start, 3),
+        "end": round(passage.end, 3),
+        "score": round(passage.score, 4),
+        "text": passage.text,
+        "heard": passage.heard,
+        "best": [round(passage.best.start, 3), round(passage.best.end, 3)],
+    }
+
+
+def _told(passage: Passage) -> str:
+    """A passage for people: where, the best seconds, and its words."""
+    width = max(40, min(shutil.get_terminal_size().columns, 120)) - 6
+    where = f"{printable(passage.recording.path)}@{_clock(passage.start)}-{_clock(passage.end)}"
+    best = f"{_clock(passage.best.start)}-{_clock(passage.best.end)}"
+    words = f"{'machine-heard' if passage.heard else 'transcript'}: {' '.join(passage.text.split())}"
+    lines = textwrap.wrap(words, width, max_lines=4, placeholder=" ...", break_on_hyphens=False)
+    return "\n".join([f"{passage.score:4.2f}  {where}  best {best}", *(f"      {line}" for line in lines)])
 
 
 def text_of(hits: Sequence[Hit], format: str | None) -> str:
@@ -197,6 +235,8 @@ def summary(report: IndexReport) -> str:
         parts.append(f"indexed {count} ({held}) in {_length(report.elapsed)}: {speed}")
     else:
         parts.append("nothing new")
+    if report.transcripts:
+        parts.append(_count(report.transcripts, "transcript"))
     if report.unchanged:
         parts.append(f"{report.unchanged} unchanged")
     if report.failures:
@@ -228,11 +268,15 @@ def progress_shown() -> Iterator[Callable[[Progress], None]]:
     )
     with bars.Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, files="", speed="-")
+        hearing: list[bool] = []
 
         def show(state: Progress) -> None:
             _name_failure(state, line)
+            if state.hearing and not hearing:
+                hearing.append(True)
+                bar.reset(task)
             speed = state.seconds / max(bar.tasks[0].elapsed or 0.0, 0.1)
-            files = f"{state.files} of {_count(state.expected_files, 'recording')}"
+            files = f"{state.files} of {_count(state.expected_files, 'recording')}{' heard' if state.hearing else ''}"
             total = state.expected_seconds or None
             bar.update(task, completed=state.seconds, total=total, files=files, speed=f"{speed:.0f}")
 
@@ -257,6 +301,9 @@ def status_text(status: Status, library: str) -> str:
         f"recordings  {totals.recordings} ({held})",
         f"on disk     {size}",
     ]
+    if status.unheard:
+        count = _count(status.unheard, "recording")
+        lines.append(f"unheard     {count}, not to be asked yet: run `earshot index` again")
     lists = (
         ("changed", "`earshot index` them again", map(printable, status.changed)),
         (
@@ -281,6 +328,7 @@ def status_json(status: Status, library: str) -> str:
         "recordings": totals.recordings,
         "seconds": round(totals.seconds, 3),
         "speech_seconds": round(totals.speech_seconds, 3),
+        "unheard": status.unheard,
         "bytes": totals.bytes,
         "bytes_per_hour": round(totals.bytes_per_hour),
         "bytes_per_speech_hour": round(totals.bytes_per_speech_hour),

@@ -1,7 +1,8 @@
-"""What was heard in a recording -> passages that a question can be about, each with a vector.
+"""What was heard in a recording, or is in its transcript -> passages that a question can be about, with vectors.
 
-In: the stretches of speech of a recording, as stored frames, and a passage encoder. Out: word pieces with their times,
-and runs of stretches, each at most so long, beginning and ending in pauses. Knows nothing of files or libraries.
+In: the stretches of speech of a recording, as stored frames, perhaps captions, and a passage encoder. Out: word
+pieces with their times, and runs of stretches, each at most so long, beginning and ending in pauses. Knows nothing of
+files or libraries.
 
 Passages are of two lengths: some forty seconds, which overlap (arXiv 2511.09282 cuts long recordings so), and a
 sentence or two, which tell where in them the answer is.
@@ -16,11 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from earshot.captions import Caption
 from earshot.encoders import passage
 from earshot.encoders.clock import FRAME_SECONDS
 from earshot.encoders.passage import PassageEncoder
 from earshot.frames import Stretch
-from earshot.heard import Heard
+from earshot.heard import ALTERNATIVES, Heard
 from earshot.types import Seconds
 
 LENGTHS: tuple[tuple[Seconds, Seconds], ...] = ((40.0, 10.0), (12.0, 0.0))
@@ -45,24 +47,61 @@ def listen(
     ]
     told = iter(list(each(encoder.hear, frames)))
     words = [_words(of, [(run, next(told)) for run in runs]) for of, runs in zip(recordings, groups, strict=True)]
+    return _bound(words, recordings, encoder, each)
+
+
+def _bound(
+    words: Sequence[_Words],
+    recordings: Sequence[Sequence[Stretch]],
+    encoder: PassageEncoder,
+    each: Callable[..., Iterable[Any]],
+) -> list[Heard]:
+    """The words of recordings cut into passages, with the vector of each."""
     cuts = [_cut(said, of) for said, of in zip(words, recordings, strict=True)]
     texts = [
-        said.tokens[a:b]
+        said.tokens[a:b, 0]
         for said, cut in zip(words, cuts, strict=True)
         for a, b in zip(cut.first, cut.last, strict=True)
     ]
     vectors = np.concatenate([np.zeros((0, encoder.dim)), *each(encoder.embed_tokens, [[text] for text in texts])])
     edges = np.cumsum([0, *(len(cut.first) for cut in cuts)])
     return [
-        Heard(said.tokens, said.ends, *cut, vectors[first:last].astype(np.float16))
+        Heard(said.tokens, said.sure, said.ends, *cut, vectors[first:last].astype(np.float16))
         for said, cut, (first, last) in zip(words, cuts, pairwise(edges), strict=True)
     ]
 
 
+def read(
+    transcripts: Sequence[tuple[Sequence[Caption], Sequence[Stretch]]],
+    encoder: PassageEncoder,
+    each: Callable[..., Iterable[Any]] = map,
+) -> list[Heard]:
+    """The same of recordings that have transcripts: their words are those of the captions, each as sure as can be."""
+    words = [_spelled(captions, stretches, encoder) for captions, stretches in transcripts]
+    return _bound(words, [stretches for _, stretches in transcripts], encoder, each)
+
+
+def _spelled(captions: Sequence[Caption], stretches: Sequence[Stretch], encoder: PassageEncoder) -> _Words:
+    """Word pieces of captions, evenly in their time, in the stretch that begins last before each ends."""
+    pieces = [encoder.text.pieces.ids(caption.text) for caption in captions]
+    ends = [np.linspace(c.start, c.end, len(ids) + 1)[1:] for c, ids in zip(captions, pieces, strict=True)]
+    tokens = np.zeros((sum(map(len, pieces)), ALTERNATIVES), np.int64)
+    tokens[:, 0] = [k for ids in pieces for k in ids]
+    sure = np.zeros(tokens.shape, np.float16)
+    sure[:, 0] = 1
+    times = np.concatenate([np.zeros(0), *ends])
+    order = np.argsort(times, kind="stable")
+    starts = np.array([stretch.start for stretch in stretches])
+    of = np.clip(np.searchsorted(starts, times[order], side="left") - 1, 0, max(len(starts) - 1, 0))
+    return _Words(tokens[order], sure, of, times[order])
+
+
 class _Words(NamedTuple):
-    """Word pieces (n,) of a recording in order, and the stretch that each is in and the second at which each ends."""
+    """Word pieces (n, ALTERNATIVES) of a recording in order, how sure each is, the stretch that each is in and the
+    second at which it ends."""
 
     tokens: Ints
+    sure: NDArray[np.float16]
     stretches: Ints
     ends: NDArray[np.float64]
 
@@ -89,13 +128,15 @@ def _groups(seconds: Sequence[Seconds]) -> Iterator[tuple[int, int]]:
 
 def _words(stretches: Sequence[Stretch], told: Sequence[tuple[tuple[int, int], passage.Heard]]) -> _Words:
     """The word pieces of a recording, as told of runs of its stretches that were heard together."""
-    found = [_Words(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    none = np.zeros((0, ALTERNATIVES))
+    found = [_Words(none.astype(np.int64), none.astype(np.float16), np.zeros(0, np.int64), np.zeros(0))]
     for (first, last), heard in told:
         group = stretches[first:last]
         edges = np.cumsum([0, *(len(s.frames) for s in group)]) * FRAME_SECONDS
         of = np.clip(np.searchsorted(edges, heard.ends, side="left") - 1, 0, len(group) - 1)
         starts = np.array([s.start for s in group])
-        found.append(_Words(heard.tokens, first + of, starts[of] + heard.ends - edges[of]))
+        sure = heard.sure.astype(np.float16)
+        found.append(_Words(heard.tokens, sure, first + of, starts[of] + heard.ends - edges[of]))
     return _Words(*(np.concatenate(of) for of in zip(*found, strict=True)))
 
 

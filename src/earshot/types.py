@@ -95,8 +95,9 @@ class Hit:
 class Passage:
     """A passage that may answer a question.
 
-    `score` is the cosine of its vector, or of the best of those within, with the question's. text: its words as the
-    encoder heard them, with errors; best: the seconds in it that are most like the question.
+    `score` says how like the question it is, or the best of the passages within: the cosine of their vectors, and a
+    share for the question's words that are in it. text: its words as the encoder `heard` them, with errors, or as its
+    transcript says; best: the seconds in it that are most like the question.
     """
 
     recording: Recording
@@ -105,3 +106,4 @@ class Passage:
     score: float
     text: str
     best: Span
+    heard: bool = True

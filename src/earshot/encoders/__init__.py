@@ -5,27 +5,37 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Literal, overload
 
 from earshot.encoders.isolated import IsolatedEncoder, load_isolated
+from earshot.encoders.passage import PassageEncoder, load_passage
 from earshot.encoders.towers import check, identity, read_card
 from earshot.encoders.word import LEXICON, WordEncoder, load_spans
 from earshot.types import EncoderError
 
-__all__ = ["IsolatedEncoder", "WordEncoder", "load", "load_folder"]
+__all__ = ["IsolatedEncoder", "PassageEncoder", "WordEncoder", "load", "load_folder"]
+
+SHIPPED = Path(__file__).parent / "weights"
 
 
+@overload
+def load(name: Literal["passage"]) -> PassageEncoder: ...  # type: ignore[overload-overlap]
+@overload
+def load(name: str) -> WordEncoder: ...
 @cache
-def load(name: str) -> WordEncoder:
-    """The encoder called `name`: "word" (paper A); or the one that `earshot.train.export` put into the folder `name`.
+def load(name: str) -> WordEncoder | PassageEncoder:
+    """The encoder called `name`: "word" (paper A) or "passage" (paper B); or the word encoder in the folder `name`.
 
     EncoderError for any other name, for a folder whose files are missing or damaged, and for an encoder that cannot
     index recordings.
     """
     if name == "word":
-        return _load_word(Path(__file__).parent / "weights")
+        return _load_word(SHIPPED)
+    if name == "passage":
+        return load_passage(SHIPPED, load("word"))
     if os.path.isdir(name):
         return _load_word(Path(name))
-    raise EncoderError(f"there is no encoder '{name}'; Earshot has: word")
+    raise EncoderError(f"there is no encoder '{name}'; Earshot has: word, passage")
 
 
 def _load_word(folder: Path) -> WordEncoder:

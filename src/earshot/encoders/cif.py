@@ -54,10 +54,10 @@ def pool(hidden: Floats, alphas: Floats, ends: NDArray[np.int64]) -> Floats:
     """
     weights = np.repeat(np.asarray(alphas, np.float32), HALVES)
     halves = np.arange(len(weights))
-    inside = (halves < ends[:, None]) & (halves >= np.concatenate([[0], ends[:-1]])[:, None])
+    inside = (halves < ends[:, None]) & (halves >= np.concatenate([[0], ends])[:-1, None])
     shares = np.where(inside, weights, 0)
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), ROUNDING)
-    vectors: Floats = shares.reshape(len(ends), -1, HALVES).sum(axis=2).astype(np.float32) @ hidden
+    vectors: Floats = shares.reshape(len(ends), len(alphas), HALVES).sum(axis=2).astype(np.float32) @ hidden
     return vectors
 
 

@@ -34,12 +34,14 @@ ENCODER, DECODER = "-encoder.onnx", "-decoder.onnx"
 """How the names of a passage encoder's files end."""
 STACKED = 2
 """Frames of the word encoder to one of the passage encoder: 80 ms."""
+ALTERNATIVES = 5
 SCALE = np.float32(1 / 127)
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was heard in a stretch: word pieces (n,), the second of it at which each ends, how sure each is, 0 to 1."""
+    """What was heard in a stretch: tokens (n, ALTERNATIVES), the word pieces that each may be, the likeliest first; the
+    second (n,) of it at which each ends; sure (n, ALTERNATIVES), the probabilities, 0 to 1."""
 
     tokens: NDArray[np.int64]
     ends: NDArray[np.float64]
@@ -71,14 +73,15 @@ class PassageEncoder:
 
     @cached_property
     def decoder(self) -> InferenceSession:
-        """vectors (1, n, d), frames (1, t, d) -> tokens (1, n) int64, and the probability of each (1, n)."""
+        """vectors (1, n, d), frames (1, t, d) -> tokens (1, n, ALTERNATIVES) int64, and the probability of each."""
         return open_network(self.folder / f"{self.name}{DECODER}")
 
     def hear(self, frames: NDArray[np.int8]) -> Heard:
         """The word pieces in frames (n, at least frame_dim) of one stretch, of a minute at most."""
         features = stacked(frames[:, : self.word.frame_dim]).astype(np.float32)[None] * SCALE
+        nothing = Heard(np.zeros((0, ALTERNATIVES), np.int64), np.zeros(0), np.zeros((0, ALTERNATIVES), np.float32))
         if not features.shape[1]:
-            return Heard(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.float32))
+            return nothing
         hidden, weights, *borders = self.encoder.run(None, {"features": features})
         if borders:
             ends = find_ends(borders[0][0], weights[0])
@@ -87,7 +90,7 @@ class PassageEncoder:
             vectors, fires = integrate_and_fire(hidden[0], weights[0])
             times = np.minimum(fires + 1.0, features.shape[1])
         if not len(vectors):
-            return Heard(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.float32))
+            return nothing
         tokens, sure = self.decoder.run(None, {"vectors": vectors[None], "frames": hidden})
         return Heard(tokens[0], seconds(times), sure[0])
 
@@ -97,13 +100,17 @@ class PassageEncoder:
         return " ".join(pieces[k] for k in tokens).replace(f" {WITHIN}", "").replace(" ' ", "'")
 
     def embed_tokens(self, texts: Sequence[NDArray[np.int64]]) -> Floats:
-        """Vectors (n, dim) of what was heard."""
+        """Vectors (n, dim) of texts as word pieces (m,) each."""
         return self.text.embed_ids([tokens.tolist() for tokens in texts])
+
+    def listen(self, clip: Floats) -> Heard:
+        """The word pieces in a clip, float32 samples at 16 kHz, of a minute at most."""
+        (frames,) = self.word.frames([log_mel(padded(clip))])
+        return self.hear(frames)
 
     def embed_speech(self, clips: Sequence[Floats]) -> Floats:
         """Vectors (n, dim) of clips, each float32 samples at 16 kHz."""
-        frames = self.word.frames([log_mel(padded(clip)) for clip in clips])
-        return self.embed_tokens([self.hear(of).tokens for of in frames])
+        return self.embed_tokens([self.listen(clip).tokens[:, 0] for clip in clips])
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Vectors (n, dim) of questions, or of any texts."""

@@ -19,7 +19,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from earshot import encoders
-from earshot.encoders.passage import DECODER, ENCODER, KIND
+from earshot.encoders.passage import ALTERNATIVES, DECODER, ENCODER, KIND
 from earshot.train.clsr.model import PassageModel
 from earshot.train.clsr.paraformer import SpeechBranch
 from earshot.train.export import write_card
@@ -51,7 +51,11 @@ class _Decoder(nn.Module):
 
     def forward(self, vectors: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         counts, lengths = (torch.full((1,), x.shape[1]) for x in (vectors, frames))
-        best = self.branch.tell(vectors, counts, frames[..., : self.branch.config.dim], lengths).softmax(2).max(2)
+        best = (
+            self.branch.tell(vectors, counts, frames[..., : self.branch.config.dim], lengths)
+            .softmax(2)
+            .topk(ALTERNATIVES, 2)
+        )
         return best.indices, best.values
 
 
