@@ -87,7 +87,7 @@ def test_the_best_passage_comes_first_as_the_longest_around_it(store: Store) -> 
     found = asker(store).ask("c?")
     assert [(p.recording.path, p.start, p.end) for p in found[:2]] == [("/x/a.wav", 0, 40), ("/y/b.wav", 20, 40)]
     assert found[0].score > found[1].score > found[2].score and found[0].text == "a b c d" and found[0].heard
-    assert (found[0].best.start, found[0].best.end) == (20, 30)
+    assert (found[0].best.start, found[0].best.end, found[0].best_text) == (20, 30, "c")
     assert len({(p.recording.path, p.start) for p in found}) == len(found) == 3
     assert len(asker(store).ask("c?", top=1)) == 1
     assert [p.recording.path for p in asker(store).ask("c?", within="y/*")] == ["/y/b.wav"]

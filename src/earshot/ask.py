@@ -145,15 +145,18 @@ class Asker:
         recording, start, stop = shelf.recordings[shelf.of[row]], shelf.starts[row], shelf.stops[row]
         around = np.flatnonzero((shelf.of == shelf.of[row]) & (shelf.starts <= start) & (shelf.stops >= stop))
         home = around[np.argmax(shelf.stops[around] - shelf.starts[around])]
-        begin, end = float(shelf.starts[home]), float(shelf.stops[home])
-        written = shelf is not (self._shelves or (shelf,))[0]
-        if written:
-            captions = self._captions.get(recording.id, [])
-            text = " ".join(c.text for c in captions if begin <= (c.start + c.end) / 2 <= end)
-        else:
-            heard, number = shelf.heard[shelf.of[row]], shelf.number[home]
-            text = self.encoder.read(heard.tokens[heard.first[number] : heard.last[number], 0])
-        return Passage(recording, begin, end, score, text, Span(float(start), float(stop)), not written)
+        whole, best = (Span(float(shelf.starts[k]), float(shelf.stops[k])) for k in (home, row))
+        heard = self._shelves is not None and shelf is self._shelves[0]
+        text, best_text = (self._text(shelf, k, span, heard) for k, span in ((int(home), whole), (row, best)))
+        return Passage(recording, whole.start, whole.end, score, text, best, best_text, heard)
+
+    def _text(self, shelf: _Shelf, row: int, span: Span, heard: bool) -> str:
+        """The words of a passage, as they were heard or as its transcript has them."""
+        if not heard:
+            captions = self._captions.get(shelf.recordings[shelf.of[row]].id, [])
+            return " ".join(c.text for c in captions if span.start <= (c.start + c.end) / 2 <= span.end)
+        told, number = shelf.heard[shelf.of[row]], shelf.number[row]
+        return self.encoder.read(told.tokens[told.first[number] : told.last[number], 0])
 
 
 def _shelf(found: Sequence[tuple[Recording, Heard]], dim: int) -> _Shelf:

@@ -66,16 +66,20 @@ def _passage_row(passage: Passage) -> dict[str, Any]:
         "score": round(passage.score, 4),
         "text": passage.text,
         "heard": passage.heard,
-        "best": [round(passage.best.start, 3), round(passage.best.end, 3)],
+        "best": {
+            "start": round(passage.best.start, 3),
+            "end": round(passage.best.end, 3),
+            "text": passage.best_text,
+        },
     }
 
 
 def _told(passage: Passage) -> str:
-    """A passage for people: where, the best seconds, and its words."""
+    """A passage for people: where, the seconds that are most like the question, and their words."""
     width = max(40, min(shutil.get_terminal_size().columns, 120)) - 6
     where = f"{printable(passage.recording.path)}@{_clock(passage.start)}-{_clock(passage.end)}"
     best = f"{_clock(passage.best.start)}-{_clock(passage.best.end)}"
-    words = f"{'machine-heard' if passage.heard else 'transcript'}: {' '.join(passage.text.split())}"
+    words = f"{'machine-heard' if passage.heard else 'transcript'}: {' '.join(passage.best_text.split())}"
     lines = textwrap.wrap(words, width, max_lines=4, placeholder=" ...", break_on_hyphens=False)
     return "\n".join([f"{passage.score:4.2f}  {where}  best {best}", *(f"      {line}" for line in lines)])
 

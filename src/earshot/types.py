@@ -97,7 +97,7 @@ class Passage:
 
     `score` says how like the question it is, or the best of the passages within: the cosine of their vectors, and a
     share for the question's words that are in it. text: its words as the encoder `heard` them, with errors, or as its
-    transcript says; best: the seconds in it that are most like the question.
+    transcript says; best, best_text: the seconds in it that are most like the question, and their words.
     """
 
     recording: Recording
@@ -106,4 +106,5 @@ class Passage:
     score: float
     text: str
     best: Span
+    best_text: str
     heard: bool = True
