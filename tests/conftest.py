@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import wave
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from earshot import speech
+from earshot.encoders import passage
 from earshot.features import HOP, N_MELS, SAMPLE_RATE, WINDOW, log_mel
 from earshot.train.align import Timed
 from earshot.train.corpus import Corpus, Utterance
@@ -45,6 +48,33 @@ class ToyEncoder:
         return np.asarray(np.clip(np.rint(bands * 7), -127, 127), np.int8)
 
 
+class ToyPassageEncoder:
+    """Hears a word a second, from w0 to w7 in turn; a text is the vector of its first word."""
+
+    name, digest, dim = "toy-passages", "abcdef", 8
+
+    def __init__(self) -> None:
+        self.text = SimpleNamespace(limit=20, pieces=SimpleNamespace(ids=self.ids))
+
+    @staticmethod
+    def ids(text: str) -> list[int]:
+        return [int(k) % 8 for k in re.findall(r"w(\d+)", text)]
+
+    def hear(self, frames: NDArray[np.int8]) -> passage.Heard:
+        n = max(1, len(frames) // 25)
+        tokens = (np.arange(n)[:, None] + np.zeros(passage.ALTERNATIVES, np.int64)) % 8
+        return passage.Heard(tokens, np.arange(1, n + 1) * len(frames) / 25 / n, np.full(tokens.shape, 0.2, np.float32))
+
+    def listen(self, clip: Samples) -> passage.Heard:
+        return self.hear(np.zeros((len(clip) // 640, 8), np.int8))
+
+    def embed_tokens(self, texts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        return np.eye(8, dtype=np.float32)[[int(text[0]) for text in texts]].reshape(-1, 8)
+
+    def read(self, tokens: Sequence[int]) -> str:
+        return " ".join(f"w{k}" for k in tokens)
+
+
 def loud_stretches(blocks: Iterable[Samples]) -> Iterator[speech.SpeechStretch]:
     """Whatever is loud is speech; each block by itself."""
     begin = 0
@@ -60,6 +90,11 @@ def loud_stretches(blocks: Iterable[Samples]) -> Iterator[speech.SpeechStretch]:
 @pytest.fixture
 def toy() -> ToyEncoder:
     return ToyEncoder()
+
+
+@pytest.fixture
+def toy_passages() -> ToyPassageEncoder:
+    return ToyPassageEncoder()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Talk, ToyEncoder
+from conftest import Talk, ToyEncoder, ToyPassageEncoder
 
 import earshot
 from earshot import cli
@@ -55,8 +55,14 @@ class FakeSearcher:
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch, loud_is_speech: None, toy: ToyEncoder, tmp_path: Path) -> None:
-    monkeypatch.setattr("earshot.encoders.load", lambda name: toy)
+def stand_ins(
+    monkeypatch: pytest.MonkeyPatch,
+    loud_is_speech: None,
+    toy: ToyEncoder,
+    toy_passages: ToyPassageEncoder,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("earshot.encoders.load", lambda name: {"word": toy, "passage": toy_passages}[name])
     monkeypatch.setattr("earshot.search.Searcher", FakeSearcher)
     monkeypatch.setattr(FakeSearcher, "asked", [], raising=False)
     monkeypatch.delenv("EARSHOT_LIBRARY", raising=False)
@@ -218,6 +224,66 @@ def test_find_merges_queries_best_first(run: Earshot, indexed: None) -> None:
         ("climate change", 0.6),
         ("gradient", 0.5),
     ]
+
+
+def test_ask_prints_json_lines_when_piped_and_passages_for_people(run: Earshot, indexed: None) -> None:
+    code, out, err = run("ask", "what of w0?")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "") and [row["recording"] for row in rows] == ["talks/a.wav", "talks/b.wav"]
+    assert list(rows[0]) == ["recording", "start", "end", "score", "text", "heard", "best"]
+    assert rows[0]["start"] == rows[0]["best"]["start"] < rows[0]["end"] and rows[0]["text"] == "w0"
+    assert rows[0]["heard"] is True and rows[0]["best"]["text"] == "w0" and 0 < rows[0]["score"] <= 1
+    table = run("ask", "what", "of", "w0?", "--table", "--top", "1")[1]
+    where, words = table.splitlines()
+    assert (
+        where.split()[1].startswith("talks/a.wav@0:0") and " best 0:0" in where and words == "      machine-heard: w0"
+    )
+    assert json.loads(run("ask", "--like", "talks/a.wav", "--in", "b.wav")[1])["recording"] == "talks/b.wav"
+
+
+def test_ask_reads_transcripts_and_names_those_that_are_none(run: Earshot, talk: Talk) -> None:
+    for name in ("a", "b", "c"):
+        talk(f"talks/{name}.wav", 2)
+    Path("texts").mkdir()
+    Path("texts/b.srt").write_text("1\n00:00:00,000 --> 00:00:02,000\nI said w5.\n")
+    Path("texts/c.vtt").write_text("WEBVTT\n\n10:00.000 --> 10:05.000\nsomebody else's w5\n")
+    code, out, err = run("index", "talks", "--transcripts", "texts")
+    assert code == 1 and "; 1 transcript; 1 failed\n" in out
+    assert err == "earshot: texts/c.vtt: the transcript reaches 605 s, the recording 2 s; is it of another one?\n"
+    (row, *others) = map(json.loads, run("ask", "w5?")[1].splitlines())
+    assert (row["recording"], row["text"], row["heard"]) == ("talks/b.wav", "I said w5.", False)
+    assert all(other["heard"] for other in others) and len(others) == 2
+    assert "      transcript: I said w5.\n" in run("ask", "w5?", "--table")[1]
+    assert run("index", "talks")[:2] == (0, "nothing new; 3 unchanged\n")
+    assert json.loads(run("ask", "w5?", "--top", "1")[1])["text"] == "I said w5."
+    assert run("index", "talks", "--transcripts", "gone")[0] == 2
+
+
+def test_what_cannot_be_asked_a_library_is_one_line(run: Earshot, indexed: None, talk: Talk) -> None:
+    assert run("ask", " ")[::2] == (
+        2,
+        "earshot: the question is empty; type one, as in earshot ask 'who paid for it?'\n",
+    )
+    assert "the question has 99 words" in run("ask", *["w1"] * 99)[2]
+    for arguments in ((), ("w1", "--like", "talks/a.wav")):
+        assert run("ask", *arguments)[0] == 2
+    code, out, err = run("ask", "w1", "--in", "gone.wav")
+    assert (code, out) == (2, "") and "No recording in the library has a path that matches --in gone.wav" in err
+    run("remove", "talks")
+    assert run("ask", "w1") == (0, "", "earshot: the library is empty; put recordings in with `earshot index PATH`\n")
+    assert run("ask", "w1", "--library", "none")[0] == 1
+
+
+def test_a_library_from_before_there_were_passages_is_heard_by_the_next_run(run: Earshot, indexed: None) -> None:
+    with Store.open(".earshot", writing=True) as store:
+        store._connection.executescript("DROP TABLE passages; DROP TABLE transcripts")
+        store._connection.execute("DELETE FROM encoders WHERE kind = 'passage'")
+    code, out, err = run("ask", "w0")
+    assert (code, out) == (1, "") and "has no passages to ask; make them: run `earshot index` again" in err
+    assert "unheard     2 recordings, not to be asked yet" in run("status")[1]
+    assert json.loads(run("status", "--json")[1])["unheard"] == 2
+    assert run("index", "talks") == (0, "nothing new; 2 unchanged\n", "")
+    assert len(run("ask", "w0")[1].splitlines()) == 2 and "unheard" not in run("status")[1]
 
 
 def test_recordings_outside_the_current_folder_have_absolute_paths(
@@ -538,6 +604,8 @@ def test_the_samples_are_indexed_and_a_word_is_found_where_it_is_said(tmp_path: 
         for start, end, word, _ in line["words"]
         if word == "gradient"
     ]
+    asked = json.loads(earshot_says("ask", "who paid for the telescope?", "--top", "1"))
+    assert os.path.basename(asked["recording"]) == "council-meeting.mp3" and 5 < asked["best"]["start"] < 20
     best = json.loads(earshot_says("find", "gradient", "--top", "1"))
     assert set(best) == {"recording", "start", "end", "score", "probability", "query"}
     assert any(
