@@ -55,6 +55,15 @@ def names(report: IndexReport) -> list[str]:
     return sorted(os.path.basename(recording.path) for recording in report.recordings)
 
 
+def threads() -> list[threading.Thread]:
+    """Those that ingest has left behind; a library for progress bars has one of its own."""
+    return [
+        t
+        for t in threading.enumerate()
+        if t is not threading.main_thread() and "ingest" in repr(getattr(t, "_target", None))
+    ]
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_every_stretch_is_stored_in_its_place(
     store: Store, toy: ToyEncoder, talk: Talk, monkeypatch: pytest.MonkeyPatch, workers: int
@@ -291,7 +300,7 @@ def test_an_encoder_that_cannot_work_ends_the_run(store: Store, toy: ToyEncoder,
     toy.frames = frames  # type: ignore[method-assign]
     with pytest.raises(EncoderError, match="damaged"):
         ingest.index(store, toy, [talk("a.wav"), talk("b.wav")])
-    assert store.failures() == [] and threading.active_count() == 1
+    assert store.failures() == [] and threads() == []
 
 
 class Interrupting:
@@ -312,7 +321,7 @@ def test_stopping_keeps_what_is_finished_and_the_next_run_goes_on(
     paths = [talk(f"{n}.wav", 2, seed=n) for n in range(8)]
     with pytest.raises(KeyboardInterrupt):
         ingest.index(store, toy, paths, workers=2, progress=Interrupting(store))
-    assert threading.active_count() == 1
+    assert threads() == []
     assert len(store.recordings()) == 2
     report = ingest.index(store, toy, paths, workers=2)
     assert report.unchanged == 2 and len(report.recordings) == 6
@@ -332,7 +341,7 @@ def test_a_full_disk_ends_the_run_and_costs_nothing_stored(
     paths = [talk(f"{n}.wav", 2, seed=n) for n in range(5)]
     with pytest.raises(LibraryError, match="disk full"):
         ingest.index(store, toy, paths)
-    assert len(store.recordings()) == 2 and threading.active_count() == 1
+    assert len(store.recordings()) == 2 and threads() == []
     monkeypatch.undo()
     monkeypatch.setattr("earshot.speech.stretches", loud_stretches)
     assert ingest.index(store, toy, paths).unchanged == 2

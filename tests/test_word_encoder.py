@@ -124,10 +124,17 @@ def test_damaged_weights_are_refused_in_one_line(tmp_path: Path, file: str, dama
 
 
 def test_the_shipped_weights_are_small_and_have_a_card() -> None:
-    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 20e6
-    card = (WEIGHTS / "word.toml").read_text()
-    for key in ("licence", "data", "command", "figures"):
-        assert key in card
+    """Word encoder and passage encoder, with the text encoder that belongs to it."""
+    for names, most in ((("word",), 20e6), (("passage", "text"), 60e6)):
+        files = [path for name in names for path in WEIGHTS.glob(f"{name}[.-]*")]
+        assert 5e6 < sum(path.stat().st_size for path in files) < most
+    for name, keys in (
+        ("word", "licence data command figures"),
+        ("passage", "licence data command figures"),
+        ("text", "licence source command"),
+    ):
+        card = (WEIGHTS / f"{name}.toml").read_text()
+        assert all(f"\n{key} = " in card for key in keys.split())
 
 
 def test_an_example_without_speech_is_one_line(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ arXiv 2511.09282, section on the model; Paraformer is that of Gao et al., arXiv 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,15 +98,19 @@ class SpeechBranch(nn.Module):
             scores: Tensor = self.decoder(vectors, counts, frames, lengths)
             return scores
         embeddings = normalize(vectors[..., self.config.dim :], dim=2)
-        vectors = vectors[..., : self.config.dim] + self.sound.into(embeddings)
-        return self.decoder(vectors, counts, frames, lengths, self.sound.onto(embeddings))  # type: ignore[no-any-return]
+        query = self.sound.onto(embeddings)
+        table: Any = self.decoder.output_layer
+        guessed = self.sound.guessed(table.expected(query))
+        vectors = vectors[..., : self.config.dim] + self.sound.into(embeddings) + guessed
+        return self.decoder(vectors, counts, frames, lengths, query)  # type: ignore[no-any-return]
 
 
 class Sound(nn.Module):
     """The word encoder's own view of a token: its embedding of the frames that the token is, beside their vector.
 
     Ours. A word cut out at the right places is known by that alone three times in four; what is left to learn is when
-    tokens end, pieces of words, and what the words around tell.
+    tokens end, pieces of words, and what the words around tell. So that the decoder need not learn the vocabulary, it
+    is told the mean of what each token may be, as in self-conditioned CTC (Nozaki and Komatsu, arXiv 2104.02724).
     """
 
     projection: Tensor
@@ -116,6 +121,8 @@ class Sound(nn.Module):
         self.into = nn.Linear(config.sound, config.dim)
         self.onto = nn.Linear(config.sound, config.table, bias=False)
         """What it is in the terms of the table that the output layer compares with."""
+        self.guessed = nn.Linear(config.table, config.dim, bias=False)
+        nn.init.zeros_(self.guessed.weight)
 
     def forward(self, features: Tensor) -> Tensor:
         """Of features (b, t, inputs) what adds up to embeddings (b, t, sound)."""

@@ -190,6 +190,11 @@ class TableOutput(nn.Module):
         query = self.into(x)
         return linear(query if beside is None else query + beside, self.table, self.bias)
 
+    @torch.no_grad()
+    def expected(self, query: Tensor) -> Tensor:
+        """(.., table): the mean of the rows under the softmax of their scores by a query (.., table)."""
+        return linear(query, self.table, self.bias).softmax(-1) @ self.table
+
     def rows(self, tokens: Tensor) -> Tensor:
         """(.., dim): the rows of `tokens` as those of the whole layer are."""
         return self.table[tokens] @ self.into.weight
