@@ -165,7 +165,7 @@ def test_every_loss_teaches_the_speech_branch_and_never_the_text_encoder(config:
     assert len(batch["questions"])
     for quantised in (True, False):
         model.config = replace(config, quantised=quantised)
-        for name in ("asr", "length", "clock", "borders", "retrieval", "echo"):
+        for name in ("asr", "length", "clock", "borders", "retrieval", "echo", "distillation"):
             model.zero_grad()
             loss = model.losses(batch, [name])[name]
             assert torch.isfinite(loss) and loss.item() > 0
@@ -173,6 +173,24 @@ def test_every_loss_teaches_the_speech_branch_and_never_the_text_encoder(config:
             assert model.speech.encoder.encoders0[0].self_attn.linear_q_k_v.weight.grad.abs().sum() > 0, name
     assert all(p.grad is None for p in model.text.parameters())
     assert not any("text" in name for name in model.state_dict())
+
+
+def test_a_dual_encoder_has_vectors_and_no_tokens(config: PassageConfig) -> None:
+    """Padding changes no vector; what needs tokens is no loss of it."""
+    _, made = whole(config)
+    model = PassageModel(replace(config, dual=32))
+    batch = tensors(made.batch(1))
+    for name in ("retrieval", "echo", "distillation"):
+        model.zero_grad()
+        model.losses(batch, [name])[name].backward()
+        assert model.speech.encoder.encoders0[0].self_attn.linear_q_k_v.weight.grad.abs().sum() > 0
+    with pytest.raises(UnknownLoss):
+        model.losses(batch, ["asr"])
+    short = int(batch["lengths"].argmin())
+    n = batch["lengths"][short : short + 1]
+    alone = model.embed_frames(batch["features"][short : short + 1, : int(n)].float() / 127, n)
+    together = model.embed_frames(batch["features"].float() / 127, batch["lengths"])
+    torch.testing.assert_close(together[short], alone[0], atol=1e-5, rtol=1e-4)
 
 
 def test_borders_are_told_in_halves_of_frames() -> None:

@@ -1,7 +1,8 @@
 """Find what was said in recordings, by typing it or by an example, without transcribing them.
 
 `earshot.open("talks.earshot")` is a library: `.index(paths)` puts recordings in, `.find("word")` or
-`.find(earshot.Clip("clip.wav"))` finds what was said, `.ask("who paid?")` what may answer. Importing this loads nothing heavy.
+`.find(earshot.Clip("clip.wav"))` finds what was said, `.ask("who paid?")` what may answer. Importing this loads nothing
+heavy.
 """
 
 from __future__ import annotations

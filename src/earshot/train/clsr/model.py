@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize, pad
 
 from earshot.encoders.cif import HALVES
 from earshot.train.clsr.config import SpeechConfig
@@ -38,6 +39,9 @@ class PassageConfig(SpeechConfig):
     text: str = "all-MiniLM-L6-v2"
     quantised: bool = True
     """Whether tokens go through the VQ adaptor; else the mean embedding under their softmax does."""
+    dual: int = 0
+    """Values of the vector that is made of the mean of the frames, as many as the text encoder's have, by a dual
+    encoder without tokens (CLAP, SpeechDPR: arXiv 2401.13463); 0: tokens are read by the text encoder."""
 
 
 class PassageModel(nn.Module):
@@ -48,6 +52,7 @@ class PassageModel(nn.Module):
         self.config = config
         self.speech = SpeechBranch(config)
         self.scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+        self.pooled = nn.Linear(config.dim, config.dual) if config.dual else None
         self._text: list[TextModel] = []
 
     @property
@@ -67,38 +72,57 @@ class PassageModel(nn.Module):
         UnknownLoss for one that the model does not have.
         """
         device = batch["features"].device.type
-        with torch.autocast(device, precision, enabled=precision != torch.float32):
-            features = batch["features"].float() / 127
-            heard = self.speech(features, batch["lengths"], batch["tokens"], batch["counts"], batch["ends"])
-        scale = self.scale.exp().clamp(max=100)
-        vectors: list[Tensor] = []
+        features = batch["features"].float() / 127
 
+        def in_precision(compute: Callable[[], Any]) -> Any:
+            with torch.autocast(device, precision, enabled=precision != torch.float32):
+                return compute()
+
+        @cache
+        def heard() -> Heard:
+            told = batch["tokens"], batch["counts"], batch["ends"]
+            return in_precision(lambda: self.speech(features, batch["lengths"], *told))  # type: ignore[no-any-return]
+
+        @cache
         def embedded() -> Tensor:
-            if not vectors:
-                with torch.autocast(device, precision, enabled=precision != torch.float32):
-                    vectors.append(self.embed(heard))
-            return vectors[0]
+            if self.pooled is not None:
+                return in_precision(lambda: self.embed_frames(features, batch["lengths"]))  # type: ignore[no-any-return]
+            return in_precision(lambda: self.embed(heard()))  # type: ignore[no-any-return]
+
+        @cache
+        def told() -> Tensor:
+            return self.embed_text(batch["tokens"], batch["counts"])
+
+        scale = self.scale.exp().clamp(max=100)
 
         def retrieval() -> Tensor:
             if not len(batch["questions"]):
-                zero: Tensor = heard.scores.sum() * 0.0
+                zero: Tensor = embedded().sum() * 0.0
                 return zero
             asked = self.embed_text(batch["questions"], batch["question_lengths"])
             return clap(asked, embedded(), batch["asked"], scale)
 
-        def echo() -> Tensor:
-            told = self.embed_text(batch["tokens"], batch["counts"])
-            return clap(told, embedded(), torch.arange(len(told), device=told.device), scale)
-
         losses: dict[str, Callable[[], Tensor]] = {
-            "asr": lambda: recognition(heard, batch["tokens"], batch["counts"]),
-            "length": lambda: (heard.expected - batch["counts"]).abs().mean().float(),
-            "clock": lambda: clock(heard.weights, batch["ends"], batch["counts"]),
-            "borders": lambda: borders(heard, batch["lengths"], batch["ends"], batch["counts"]),
             "retrieval": retrieval,
-            "echo": echo,
+            "echo": lambda: clap(told(), embedded(), torch.arange(len(told()), device=scale.device), scale),
+            "distillation": lambda: (1 - (told() * embedded()).sum(1)).mean(),
         }
+        if self.pooled is None:
+            losses |= {
+                "asr": lambda: recognition(heard(), batch["tokens"], batch["counts"]),
+                "length": lambda: (heard().expected - batch["counts"]).abs().mean().float(),
+                "clock": lambda: clock(heard().weights, batch["ends"], batch["counts"]),
+                "borders": lambda: borders(heard(), batch["lengths"], batch["ends"], batch["counts"]),
+            }
         return chosen(losses, names)
+
+    def embed_frames(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Unit vectors (b, dual) of features (b, t, inputs) without tokens: by a dual encoder."""
+        assert self.pooled is not None
+        frames = self.speech.encoder(features, lengths)
+        there = real(lengths, frames.shape[1]).unsqueeze(2)
+        mean = (frames * there).sum(1) / lengths.clamp(min=1).unsqueeze(1)
+        return normalize(self.pooled(mean).float(), dim=1)
 
     def embed(self, heard: Heard) -> Tensor:
         """Unit vectors (b, text dim) of what was heard, with gradients through the text encoder."""
