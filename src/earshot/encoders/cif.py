@@ -19,8 +19,12 @@ ROUNDING = 1e-6
 
 HALVES = 2
 """Parts of a frame in which a token may end, where that is told."""
-OFF = 4.0
+OFF = 1.0
 """What it costs in log odds that a token's weights are one off, times its square."""
+EAGER = 1.75
+"""Added to the log odds of each end: better too many, as the decoder can tell that one of them is none (BLANK)."""
+BLANK = 0
+"""The token of what ends where no token does; BERT's own padding."""
 LONGEST = 100
 """Halves of frames between the ends of two tokens: pauses are in there."""
 
@@ -32,13 +36,14 @@ def find_ends(log_odds: Floats, alphas: Floats) -> NDArray[np.int64]:
     what it has miscounted: here an end that is sure sets the count right. Dynamic programming over the halves. Ours.
     """
     n = len(log_odds)
+    earned = np.asarray(log_odds, np.float64) + EAGER
     line = np.concatenate([[0.0], np.cumsum(np.repeat(np.asarray(alphas, np.float64) / HALVES, HALVES))])
     best, before = np.zeros(n + 1), np.zeros(n + 1, np.int64)
     for end in range(1, n + 1):
         first = max(0, end - LONGEST)
         scores = best[first:end] - OFF * (line[end] - line[first:end] - 1) ** 2
         k = int(scores.argmax())
-        best[end], before[end] = scores[k] + log_odds[end - 1], first + k
+        best[end], before[end] = scores[k] + earned[end - 1], first + k
     end = int((best - OFF * (line[-1] - line) ** 2).argmax())
     ends = []
     while end > 0:
@@ -48,16 +53,14 @@ def find_ends(log_odds: Floats, alphas: Floats) -> NDArray[np.int64]:
 
 
 def pool(hidden: Floats, alphas: Floats, ends: NDArray[np.int64]) -> Floats:
-    """Vectors (n, d) of the tokens that end there, in halves of frames: means of `hidden` (t, d) weighed by `alphas`.
+    """Vectors (n, d) of the tokens that end there, in halves of frames: sums of `hidden` (t, d) times `alphas` (t,).
 
     A token is what lies between its end and that of the one before.
     """
-    weights = np.repeat(np.asarray(alphas, np.float32), HALVES)
-    halves = np.arange(len(weights))
+    halves = np.arange(HALVES * len(alphas))
     inside = (halves < ends[:, None]) & (halves >= np.concatenate([[0], ends])[:-1, None])
-    shares = np.where(inside, weights, 0)
-    shares /= np.maximum(shares.sum(axis=1, keepdims=True), ROUNDING)
-    vectors: Floats = shares.reshape(len(ends), len(alphas), HALVES).sum(axis=2).astype(np.float32) @ hidden
+    shares = inside.reshape(len(ends), len(alphas), HALVES).mean(axis=2) * alphas
+    vectors: Floats = shares.astype(np.float32) @ hidden
     return vectors
 
 

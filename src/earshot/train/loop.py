@@ -252,7 +252,7 @@ def _shape(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in config.items()
-        if key not in ("dropout", "margin", "temperature", "instances", "told", "sampling")
+        if key not in ("dropout", "margin", "temperature", "instances", "sampling")
     }
 
 

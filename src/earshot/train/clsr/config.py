@@ -37,11 +37,8 @@ class SpeechConfig:
     table: int = 0
     """Values of each row of the output layer where that is a frozen table (`earshot.train.clsr.tokens`); 0: learned."""
     sound: int = 0
-    """Values of the word encoder's embedding of each token's frames, which the decoder sees too; 0: it does not."""
-    borders: bool = False
-    """Whether it is also told of each half of a frame if a token ends there (`earshot.encoders.cif.find_ends`)."""
-    told: float = 0.0
-    """Share of the rows, in training, whose tokens get the frames that are known to be theirs, where that is known."""
+    """Values of the word encoder's embedding of each token's frames, which the decoder sees too; tokens are then found
+    by their ends, some of them BLANK. 0: it does not, and tokens are found by integrate-and-fire."""
     sampling: float = 0.75
     """Share of the wrong tokens of the first pass for which the second pass is given right ones (lambda)."""
 

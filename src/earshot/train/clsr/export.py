@@ -38,10 +38,11 @@ class _Encoder(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         lengths = torch.full((1,), features.shape[1])
         frames = self.branch.encoder(features, lengths)
-        weights = self.branch.predictor.alphas(frames)
-        sound, borders = self.branch.sound, self.branch.borders(frames)
-        heard = frames if sound is None else torch.cat([frames, sound(features)], 2)
-        return (heard, weights) if borders is None else (heard, weights, borders)
+        predictor, sound = self.branch.predictor, self.branch.sound
+        weights = predictor.alphas(frames)
+        if sound is None or predictor.borders is None:
+            return frames, weights
+        return torch.cat([frames, sound(features)], 2), weights, predictor.borders(frames).flatten(1)
 
 
 class _Decoder(nn.Module):
@@ -65,7 +66,7 @@ def export(model: PassageModel, card: str, word: str, folder: Path, name: str = 
     branch = model.speech.eval()
     dim = model.config.dim + model.config.sound
     features, vectors, frames = (torch.zeros(1, n, of) for n, of in ((9, model.config.inputs), (5, dim), (9, dim)))
-    outputs = ["frames", "weights", "borders"][: 3 if model.config.borders else 2]
+    outputs = ["frames", "weights", "borders"][: 3 if model.config.sound else 2]
     _write(_Encoder(branch), (features,), ["features"], outputs, folder / f"{name}{ENCODER}", int8)
     inputs = ["vectors", "frames"]
     _write(_Decoder(branch), (vectors, frames), inputs, ["tokens", "sure"], folder / f"{name}{DECODER}", int8)

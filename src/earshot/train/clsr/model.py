@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize, pad
 
-from earshot.encoders.cif import HALVES
+from earshot.encoders.cif import BLANK, HALVES
 from earshot.train.clsr.config import SpeechConfig
 from earshot.train.clsr.paraformer import Heard, SpeechBranch, VectorQuantiser
 from earshot.train.clsr.sanm import real
@@ -109,7 +109,7 @@ class PassageModel(nn.Module):
         }
         if self.pooled is None:
             losses |= {
-                "asr": lambda: recognition(heard(), batch["tokens"], batch["counts"]),
+                "asr": lambda: recognition(heard(), batch["tokens"]),
                 "length": lambda: (heard().expected - batch["counts"]).abs().mean().float(),
                 "clock": lambda: clock(heard().weights, batch["ends"], batch["counts"]),
                 "borders": lambda: borders(heard(), batch["lengths"], batch["ends"], batch["counts"]),
@@ -126,12 +126,13 @@ class PassageModel(nn.Module):
 
     def embed(self, heard: Heard) -> Tensor:
         """Unit vectors (b, text dim) of what was heard, with gradients through the text encoder."""
+        scores, counts = (heard.scores, heard.counts) if heard.borders is None else without_blanks(heard)
         adaptor = VectorQuantiser(self.text.word_embeddings)
         if self.config.quantised:
-            words = adaptor(heard.scores)
+            words = adaptor(scores)
         else:
-            words = torch.softmax(heard.scores.float(), 2) @ self.text.word_embeddings
-        vectors: Tensor = self.text(*self.text.enclosed(words, heard.counts)).float()
+            words = torch.softmax(scores.float(), 2) @ self.text.word_embeddings
+        vectors: Tensor = self.text(*self.text.enclosed(words, counts)).float()
         return vectors
 
     @torch.no_grad()
@@ -142,9 +143,20 @@ class PassageModel(nn.Module):
         return vectors
 
 
-def recognition(heard: Heard, tokens: Tensor, counts: Tensor) -> Tensor:
-    """Cross-entropy of the tokens said (b, n), labels smoothed, averaged over all of the batch. B2's L_ASR."""
-    there = real(counts, heard.scores.shape[1])
+def without_blanks(heard: Heard) -> tuple[Tensor, Tensor]:
+    """Scores (b, n, vocabulary) of the tokens that are none, first in each row, and how many these are (b,)."""
+    there = real(heard.counts, heard.scores.shape[1]) & (heard.scores.argmax(2) != BLANK)
+    order = (~there).long().argsort(dim=1, stable=True)
+    return heard.scores.gather(1, order.unsqueeze(2).expand_as(heard.scores)), there.sum(1)
+
+
+def recognition(heard: Heard, tokens: Tensor) -> Tensor:
+    """Cross-entropy of the tokens said (b, n), labels smoothed, averaged over all of the batch. B2's L_ASR.
+
+    Where ends were found the tokens are those of `heard.labels`.
+    """
+    tokens = tokens if heard.labels is None else heard.labels
+    there = real(heard.counts, heard.scores.shape[1])
     return cross_entropy(heard.scores[there].float(), tokens[:, : there.shape[1]][there], label_smoothing=SMOOTHING)
 
 
@@ -154,7 +166,7 @@ def borders(heard: Heard, lengths: Tensor, ends: Tensor, counts: Tensor) -> Tens
     UnknownLoss where the branch does not tell.
     """
     if heard.borders is None:
-        raise UnknownLoss("the loss 'borders' needs [model] borders = true")
+        raise UnknownLoss("the loss 'borders' needs [model] sound")
     half = (ends * HALVES).round().long() - 1
     there = real(counts, ends.shape[1]) & (half >= 0) & (half < heard.borders.shape[1])
     ended = torch.zeros_like(heard.borders, dtype=torch.float32)

@@ -13,13 +13,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear, normalize, pad
 
-from earshot.train.clsr.cif import Predictor
+from earshot.train.clsr.cif import Predictor, labels
 from earshot.train.clsr.config import SpeechConfig
 from earshot.train.clsr.sanm import Decoder, Encoder, real
 
 VQ_TEMPERATURE = 0.1
+SPANS = 3
+"""Pieces of speech that may be one token."""
+BLANK_SCORE = 8.0
+"""Of BLANK, to begin with: about that of the best word."""
+FREQUENT = 6_000
+"""Tokens that the decoder is told of before it has heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class Heard:
     """(b, t) of the frames, neither scaled nor with a tail"""
     borders: Tensor | None = None
     """(b, HALVES * t) log odds that a token ends in each half of a frame, where that is told"""
+    labels: Tensor | None = None
+    """(b, n) the tokens to be told, where ends were found and the right ones are known"""
 
     @property
     def expected(self) -> Tensor:
@@ -69,13 +77,17 @@ class SpeechBranch(nn.Module):
         """Recognise `features` (b, t, inputs), `lengths` (b,) of whose frames are real, t at least 1.
 
         With `counts` (b,) that many tokens are made of each row; in training some of those that come out wrong are
-        given from `tokens` (b, at least the largest count), whose padding may hold any number, and some rows are told
-        the frames in which their tokens end, `ends` (b, as many).
+        given from `tokens` (b, at least the largest count), whose padding may hold any number. Where ends are found,
+        there are as many tokens as these, and with `ends` (b, as many as `tokens`), in frames, `labels` for them.
         """
         frames = self.encoder(features, lengths)
-        beside = self.sound(features) if self.sound else None
-        told = self.config.told if self.training else 0.0
-        fired, weights = self.predictor(frames, lengths, counts, beside, ends, told)
+        if self.sound is not None:
+            fired, weights, borders, found = self.predictor.find(frames, lengths, self.sound(features))
+            known = tokens is not None and counts is not None and ends is not None
+            told = labels(found, fired.counts, ends, tokens, counts) if known else None  # type: ignore[arg-type]
+            scores = self.tell(fired.vectors, fired.counts, frames, lengths)
+            return Heard(scores, fired.counts, fired.fires, weights, borders, told)
+        fired, weights = self.predictor(frames, lengths, counts)
         vectors = fired.vectors
         if tokens is not None and self.training and self.config.sampling > 0:
             with torch.no_grad():
@@ -83,50 +95,63 @@ class SpeechBranch(nn.Module):
             tokens = tokens[:, : guessed.shape[1]]
             given = hints(guessed, tokens, fired.counts, self.config.sampling)
             right = self.decoder.vectors(tokens.masked_fill(~given, 0)).to(vectors.dtype)
-            dim = self.config.dim
-            vectors = torch.cat([torch.where(given.unsqueeze(2), right, vectors[..., :dim]), vectors[..., dim:]], 2)
-        scores = self.tell(vectors, fired.counts, frames, lengths)
-        return Heard(scores, fired.counts, fired.fires, weights, self.borders(frames))
-
-    def borders(self, frames: Tensor) -> Tensor | None:
-        """(b, HALVES * t) log odds that a token ends there, of frames (b, t, dim); None where that is not told."""
-        return None if self.predictor.borders is None else self.predictor.borders(frames).flatten(1)
+            vectors = torch.where(given.unsqueeze(2), right, vectors)
+        return Heard(self.tell(vectors, fired.counts, frames, lengths), fired.counts, fired.fires, weights)
 
     def tell(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Scores (b, n, vocabulary) of vectors (b, n, dim + sound) that fired in frames (b, t, dim)."""
+        """Scores (b, n, vocabulary) of vectors (b, n, dim, with sounds + sound) that fired in frames (b, t, dim)."""
         if self.sound is None:
             scores: Tensor = self.decoder(vectors, counts, frames, lengths)
             return scores
-        embeddings = normalize(vectors[..., self.config.dim :], dim=2)
-        query = self.sound.onto(embeddings)
         table: Any = self.decoder.output_layer
-        guessed = self.sound.guessed(table.expected(query))
-        vectors = vectors[..., : self.config.dim] + self.sound.into(embeddings) + guessed
-        return self.decoder(vectors, counts, frames, lengths, query)  # type: ignore[no-any-return]
+        queries = self.sound.queries(vectors[..., self.config.dim :])
+        told = self.sound.guessed(table.expected(queries, self.sound.frequent).flatten(2))
+        x = self.decoder.hidden(vectors[..., : self.config.dim] + told, counts, frames, lengths)
+        which = self.sound.which(x).softmax(2).unsqueeze(3)
+        blank = self.sound.blank(x)
+        return torch.cat([blank, table(x, (which * queries).sum(2))[..., 1:]], 2)
 
 
 class Sound(nn.Module):
     """The word encoder's own view of a token: its embedding of the frames that the token is, beside their vector.
 
     Ours. A word cut out at the right places is known by that alone three times in four; what is left to learn is when
-    tokens end, pieces of words, and what the words around tell. So that the decoder need not learn the vocabulary, it
-    is told the mean of what each token may be, as in self-conditioned CTC (Nozaki and Komatsu, arXiv 2104.02724).
+    tokens end, pieces of words, and what the words around tell. As ends are found eagerly, a token may be up to SPANS
+    of the pieces between them, of which the last is told as the token and the others as BLANK. So that the decoder
+    need not learn the vocabulary, it is told the mean of what each of these spans may be, as in self-conditioned CTC
+    (Nozaki and Komatsu, arXiv 2104.02724).
     """
 
     projection: Tensor
+    frequent: Tensor
 
     def __init__(self, config: SpeechConfig) -> None:
         super().__init__()
         self.register_buffer("projection", torch.zeros(config.sound, config.inputs))
-        self.into = nn.Linear(config.sound, config.dim)
+        self.register_buffer("frequent", torch.arange(min(FREQUENT, config.vocabulary)))
         self.onto = nn.Linear(config.sound, config.table, bias=False)
         """What it is in the terms of the table that the output layer compares with."""
-        self.guessed = nn.Linear(config.table, config.dim, bias=False)
-        nn.init.zeros_(self.guessed.weight)
+        self.guessed = nn.Linear(SPANS * config.table, config.dim, bias=False)
+        self.which = nn.Linear(config.dim, SPANS)
+        self.blank = nn.Linear(config.dim, 1)
+        for layer, bias in (
+            (self.guessed, None),
+            (self.which, torch.tensor([2.0, 0.0, -1.0])),
+            (self.blank, BLANK_SCORE),
+        ):
+            nn.init.zeros_(layer.weight)
+            if bias is not None:
+                layer.bias.data[:] = bias
 
     def forward(self, features: Tensor) -> Tensor:
         """Of features (b, t, inputs) what adds up to embeddings (b, t, sound)."""
         return linear(features, self.projection)
+
+    def queries(self, sums: Tensor) -> Tensor:
+        """(b, n, SPANS, table) of what the frames of each piece add up to (b, n, sound): of it, and of those before
+        it together with it."""
+        before = [pad(sums, (0, 0, k, 0))[:, : sums.shape[1]] for k in range(SPANS)]
+        return self.onto(normalize(torch.stack(before, 2).cumsum(2), dim=3))  # type: ignore[no-any-return]
 
 
 def hints(guessed: Tensor, tokens: Tensor, counts: Tensor, share: float) -> Tensor:

@@ -191,9 +191,10 @@ class TableOutput(nn.Module):
         return linear(query if beside is None else query + beside, self.table, self.bias)
 
     @torch.no_grad()
-    def expected(self, query: Tensor) -> Tensor:
-        """(.., table): the mean of the rows under the softmax of their scores by a query (.., table)."""
-        return linear(query, self.table, self.bias).softmax(-1) @ self.table
+    def expected(self, query: Tensor, among: Tensor) -> Tensor:
+        """(.., table): the mean of some rows, `among` (k,), by the softmax of their scores for a query (.., table)."""
+        rows = self.table[among]
+        return linear(query, rows, self.bias[among]).softmax(-1) @ rows
 
     def rows(self, tokens: Tensor) -> Tensor:
         """(.., dim): the rows of `tokens` as those of the whole layer are."""
@@ -211,19 +212,17 @@ class Decoder(nn.Module):
         self.after_norm = Norm(config.dim)
         self.output_layer = TableOutput(config) if config.table else nn.Linear(config.dim, config.vocabulary)
 
-    def forward(
-        self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor, beside: Tensor | None = None
-    ) -> Tensor:
-        """`counts` (b,) and `lengths` (b,) count the tokens and the frames that are not padding.
+    def forward(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
+        """`counts` (b,) and `lengths` (b,) count the tokens and the frames that are not padding."""
+        return self.output_layer(self.hidden(vectors, counts, frames, lengths))  # type: ignore[no-any-return]
 
-        What is `beside` (b, n, table) the tokens goes to an output layer that is a table.
-        """
+    def hidden(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
+        """(b, n, dim): what the output layer sees."""
         mask, frame_mask = real(counts, vectors.shape[1]), real(lengths, frames.shape[1])
         x = vectors
         for block in (*self.decoders, *self.decoders3):
             x = block(x, mask, frames, frame_mask)
-        x = self.after_norm(x)
-        return self.output_layer(x) if beside is None else self.output_layer(x, beside)  # type: ignore[no-any-return]
+        return self.after_norm(x)  # type: ignore[no-any-return]
 
     def vectors(self, tokens: Tensor) -> Tensor:
         """(b, n, dim): what stands for each of `tokens` (b, n) where the sampler gives it."""

@@ -105,6 +105,8 @@ def begun(config: PassageConfig, text: TextModel, batcher: PassageBatcher, recip
                     f"[model] sound is {config.sound}, the embeddings of {word.name} have {word.dim} values"
                 )
             layer.into.weight.data.zero_()
+            frequent = model.speech.sound.frequent
+            frequent.copy_(layer.bias.data.topk(len(frequent)).indices)
             model.speech.sound.projection.copy_(torch.as_tensor(sound_of_frames(word, STACKED)))
             model.speech.sound.onto.weight.data.copy_(torch.as_tensor(sound_of_tokens(word, config.table)))
     return model
