@@ -33,6 +33,7 @@ from earshot import encoders, metrics
 from earshot.ask import similarity
 from earshot.audio import load
 from earshot.bm25 import Index
+from earshot.encoders.cif import BLANK
 from earshot.encoders.passage import PassageEncoder, load_passage
 from earshot.encoders.text import TextEncoder
 from earshot.features import log_mel
@@ -111,7 +112,7 @@ def rankers(text: TextEncoder) -> dict[str, Ranker]:
 
     def by_meaning(told: Told, questions: Sequence[str]) -> NDArray[Any]:
         """Vectors of a text encoder, of the likeliest words (paper B)."""
-        passages = text.embed_ids([tokens[:, 0].tolist() for tokens, _ in told.words])
+        passages = text.embed_ids([tokens[tokens[:, 0] != BLANK, 0].tolist() for tokens, _ in told.words])
         return text.embed(questions) @ passages.T
 
     def by_words(told: Told, questions: Sequence[str]) -> NDArray[Any]:

@@ -16,10 +16,10 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from earshot.encoders.cif import HALVES, OFF, ROUNDING, find_ends, integrate_and_fire, pool  # noqa: E402
+from earshot.encoders.cif import BLANK, EAGER, HALVES, OFF, ROUNDING, find_ends, integrate_and_fire, pool  # noqa: E402
 from earshot.features import STACKED, Cmvn, fbank, low_frame_rate  # noqa: E402
 from earshot.train.clsr import checkpoint, paraformer  # noqa: E402
-from earshot.train.clsr.cif import Predictor, aligned, cif  # noqa: E402
+from earshot.train.clsr.cif import Predictor, aligned, cif, labels  # noqa: E402
 from earshot.train.clsr.config import SIZES, SpeechConfig  # noqa: E402
 from earshot.train.clsr.paraformer import SpeechBranch, VectorQuantiser, hints  # noqa: E402
 from earshot.train.clsr.sanm import Decoder, Encoder, EncoderBlock  # noqa: E402
@@ -540,12 +540,12 @@ def test_the_front_end_is_that_of_funasr(funasr: SimpleNamespace, n: int, tmp_pa
 # --- tokens whose frames are known, or found from their ends ---
 
 
-def test_told_tokens_are_means_of_their_frames() -> None:
+def test_tokens_whose_ends_are_known_are_sums_of_their_frames() -> None:
     """By the weights, in parts of frames too; nothing where a token has no frame."""
     hidden = torch.tensor([[[1.0], [2.0], [4.0], [8.0]]])
     alphas = torch.tensor([[0.5, 0.25, 0.25, 0.1]])
     found = aligned(hidden, alphas, torch.tensor([[1.0, 2.5, 2.5, 4.0]]))
-    expected = [1.0, (2 * 0.25 + 4 * 0.125) / 0.375, 0.0, (4 * 0.125 + 8 * 0.1) / 0.225]
+    expected = [0.5, 2 * 0.25 + 4 * 0.125, 0.0, 4 * 0.125 + 8 * 0.1]
     torch.testing.assert_close(found[0, :, 0], torch.tensor(expected))
 
 
@@ -563,20 +563,23 @@ def test_ends_are_those_of_all_sets_that_earn_most() -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         n = int(rng.integers(1, 6))
-        log_odds, alphas = rng.normal(size=HALVES * n).astype(np.float32) * 3, rng.uniform(size=n).astype(np.float32)
+        log_odds, alphas = (
+            rng.normal(size=HALVES * n).astype(np.float32) * 3 - 1,
+            rng.uniform(size=n).astype(np.float32),
+        )
         line = np.concatenate([[0], np.cumsum(np.repeat(alphas / HALVES, HALVES).astype(np.float64))])
         scores = {}
         for chosen in range(1 << HALVES * n):
             ends = [k + 1 for k in range(HALVES * n) if chosen >> k & 1]
             weights = np.diff(line[[0, *ends]])
             off = ((weights - 1) ** 2).sum() + (line[-1] - line[ends[-1] if ends else 0]) ** 2
-            scores[tuple(ends)] = sum(log_odds[k - 1] for k in ends) - OFF * off
+            scores[tuple(ends)] = sum(log_odds[k - 1] + EAGER for k in ends) - OFF * off
         assert tuple(find_ends(log_odds, alphas).tolist()) == max(scores, key=lambda ends: scores[ends])
     assert find_ends(np.zeros(0, np.float32), np.zeros(0, np.float32)).tolist() == []
 
 
 def test_an_end_that_is_sure_sets_a_wrong_count_right() -> None:
-    """Weights that come to 1.15 a token: integrate-and-fire is a token too far after seven, the ends are not."""
+    """Weights that come to 1.15 a token: integrate-and-fire has told one too many after seven, ends have not."""
     alphas = np.full(40, 1.15 / 4, np.float32)
     log_odds = np.full(80, -6.0, np.float32)
     log_odds[7::8] = 6.0
@@ -584,23 +587,47 @@ def test_an_end_that_is_sure_sets_a_wrong_count_right() -> None:
     assert len(integrate_and_fire(np.zeros((40, 1), np.float32), alphas)[0]) == 11
 
 
-def test_sounds_stand_beside_tokens_and_padding_changes_nothing() -> None:
-    """A branch with sounds begins with what the word encoder knows; every new weight gets a gradient."""
-    config = replace(SMALL, table=9, sound=5, borders=True, told=1.0, sampling=0.0)
-    branch = shaken(SpeechBranch(config))
-    assert branch.sound is not None
+def test_each_found_end_is_labelled_with_the_token_that_ends_there() -> None:
+    """At most one each, in order; what is too far off, or has no end left, is told nowhere."""
+    ends = torch.tensor([[2.0, 4.0, 5.0, 9.0, 20.0], [3.0, 3.0, 3.0, 3.0, 3.0]])
+    true = torch.tensor([[2.5, 4.4, 4.6, 12.0, 19.0], [1.0, 3.5, 0.0, 0.0, 0.0]])
+    tokens = torch.tensor([[11, 12, 13, 14, 15], [21, 22, 0, 0, 0]])
+    found = labels(ends, torch.tensor([5, 1]), true, tokens, torch.tensor([5, 2]))
+    assert found.tolist() == [[11, 12, 13, BLANK, 15], [22, BLANK, BLANK, BLANK, BLANK]]
+
+
+@pytest.fixture
+def sounding() -> SpeechBranch:
+    branch = shaken(SpeechBranch(replace(SMALL, table=9, sound=5)))
+    assert isinstance(branch, SpeechBranch) and branch.sound is not None
     nn.init.normal_(branch.sound.projection)
     nn.init.normal_(branch.decoder.output_layer.table)  # type: ignore[union-attr, arg-type]
-    features, lengths, counts = torch.randn(2, 20, 14).double(), torch.tensor([20, 9]), torch.tensor([4, 2])
-    tokens, ends = torch.zeros(2, 4, dtype=torch.long), torch.tensor([[3.0, 8, 12.5, 20], [4, 9, 9, 9]]).double()
-    branch.eval()
-    whole, alone = (
-        branch(f, n, counts=c) for f, n, c in ((features, lengths, counts), (features[1:, :9], lengths[1:], counts[1:]))
-    )
-    torch.testing.assert_close(whole.scores[1, :2], alone.scores[0, :2])
+    return branch
+
+
+def test_a_branch_with_sounds_hears_the_same_whatever_is_beside(sounding: SpeechBranch) -> None:
+    """Padding changes nothing, and every weight gets a gradient."""
+    features, lengths = torch.randn(2, 20, 14).double(), torch.tensor([20, 9])
+    whole, alone = sounding(features, lengths), sounding(features[1:, :9], lengths[1:])
+    n = int(alone.counts[0])
+    assert int(whole.counts[1]) == n > 1
+    torch.testing.assert_close(whole.scores[1, :n], alone.scores[0])
     torch.testing.assert_close(whole.borders[1, :18], alone.borders[0])
-    branch.train()
-    heard = branch(features, lengths, tokens, counts, ends)
+    assert (whole.fires[0, : int(whole.counts[0])].diff() >= 0).all() and whole.labels is None
+    tokens, ends = torch.ones(2, 4, dtype=torch.long), torch.tensor([[3.0, 8, 12.5, 20], [4, 9, 9, 9]]).double()
+    heard = sounding.train()(features, lengths, tokens, torch.tensor([4, 2]), ends)
+    assert heard.labels.shape == heard.scores.shape[:2] and heard.labels.sum() > 0
     (heard.scores.sin().sum() + heard.borders.sin().sum()).backward()
-    for name, weight in branch.named_parameters():
+    for name, weight in sounding.named_parameters():
         assert weight.grad is not None and weight.grad.abs().sum() > 0, name
+
+
+def test_a_sound_may_be_of_several_pieces(sounding: SpeechBranch) -> None:
+    """Spans of the piece itself, with the one before, and with the two before."""
+    assert sounding.sound is not None
+    sums = torch.randn(1, 4, 5).double()
+    queries = sounding.sound.queries(sums)
+    for k in range(4):
+        for span in range(3):
+            together = sums[0, max(0, k - span) : k + 1].sum(0)
+            torch.testing.assert_close(queries[0, k, span], sounding.sound.onto(together / together.norm()))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from earshot.audio import load
 from earshot.bm25 import Index
 from earshot.captions import Caption
+from earshot.encoders.cif import BLANK
 from earshot.encoders.passage import PassageEncoder
 from earshot.features import Floats
 from earshot.heard import Heard
@@ -112,7 +113,8 @@ class Asker:
             if len(tokens) > self.encoder.text.limit - 2:
                 raise QueryError(f"the question has {len(question.split())} words; ask in two sentences or so")
             return tokens
-        tokens = self.encoder.listen(load(question, max_seconds=LONGEST_QUESTION)).tokens[:, 0]
+        heard = self.encoder.listen(load(question, max_seconds=LONGEST_QUESTION))
+        tokens = heard.tokens[heard.tokens[:, 0] != BLANK, 0]
         if not len(tokens):
             raise QueryError(f"{question}: no words are heard in it; give a clip of a spoken question")
         return tokens

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.encoders.cif import HALVES, find_ends, integrate_and_fire, pool
+from earshot.encoders.cif import BLANK, HALVES, find_ends, integrate_and_fire, pool
 from earshot.encoders.clock import FIRST_CENTRE, FRAME_SECONDS
 from earshot.encoders.text import TextEncoder, load_text
 from earshot.encoders.towers import check, identity, open_network, padded, read_card
@@ -35,13 +35,16 @@ ENCODER, DECODER = "-encoder.onnx", "-decoder.onnx"
 STACKED = 2
 """Frames of the word encoder to one of the passage encoder: 80 ms."""
 ALTERNATIVES = 5
+NOTHING = 0.95
+"""What is so likely to be BLANK is left out."""
 SCALE = np.float32(1 / 127)
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was heard in a stretch: tokens (n, ALTERNATIVES), the word pieces that each may be, the likeliest first; the
-    second (n,) of it at which each ends; sure (n, ALTERNATIVES), the probabilities, 0 to 1."""
+    """What was heard in a stretch: tokens (n, ALTERNATIVES), the word pieces that each may be, the likeliest first,
+    BLANK where it may be none; the second (n,) of it at which each ends; sure (n, ALTERNATIVES), the probabilities, 0
+    to 1, and 0 for BLANK."""
 
     tokens: NDArray[np.int64]
     ends: NDArray[np.float64]
@@ -91,17 +94,19 @@ class PassageEncoder:
             times = np.minimum(fires + 1.0, features.shape[1])
         if not len(vectors):
             return nothing
-        tokens, sure = self.decoder.run(None, {"vectors": vectors[None], "frames": hidden})
-        return Heard(tokens[0], seconds(times), sure[0])
+        (tokens,), (sure,) = self.decoder.run(None, {"vectors": vectors[None], "frames": hidden})
+        blank = tokens == BLANK if borders else np.zeros(tokens.shape, bool)
+        some = (sure * blank).sum(axis=1) < NOTHING
+        return Heard(tokens[some], seconds(times[some]), np.where(blank, 0, sure)[some])
 
     def read(self, tokens: Sequence[int] | NDArray[np.int64]) -> str:
-        """Word pieces as a text."""
+        """Word pieces as a text; BLANK says nothing."""
         pieces = self.text.pieces.pieces
-        return " ".join(pieces[k] for k in tokens).replace(f" {WITHIN}", "").replace(" ' ", "'")
+        return " ".join(pieces[k] for k in tokens if k != BLANK).replace(f" {WITHIN}", "").replace(" ' ", "'")
 
     def embed_tokens(self, texts: Sequence[NDArray[np.int64]]) -> Floats:
-        """Vectors (n, dim) of texts as word pieces (m,) each."""
-        return self.text.embed_ids([tokens.tolist() for tokens in texts])
+        """Vectors (n, dim) of texts as word pieces (m,) each; BLANK says nothing."""
+        return self.text.embed_ids([tokens[tokens != BLANK].tolist() for tokens in texts])
 
     def listen(self, clip: Floats) -> Heard:
         """The word pieces in a clip, float32 samples at 16 kHz, of a minute at most."""
