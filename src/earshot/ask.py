@@ -114,10 +114,10 @@ class Asker:
                 raise QueryError(f"the question has {len(question.split())} words; ask in two sentences or so")
             return tokens
         heard = self.encoder.listen(load(question, max_seconds=LONGEST_QUESTION))
-        tokens = heard.tokens[heard.tokens[:, 0] != BLANK, 0]
-        if not len(tokens):
+        said: Ints = heard.tokens[heard.tokens[:, 0] != BLANK, 0]
+        if not len(said):
             raise QueryError(f"{question}: no words are heard in it; give a clip of a spoken question")
-        return tokens
+        return said
 
     def _read(self) -> tuple[_Shelf, _Shelf]:
         """What was heard and what is written, as the library has it now."""
