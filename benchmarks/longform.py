@@ -27,7 +27,7 @@ import numpy as np
 
 import earshot
 from benchmarks import store
-from benchmarks.passages import Passages, decoded, read_passages
+from benchmarks.passages import Passages, pocketsphinx, read_passages, transcribed
 from benchmarks.run import current_origin
 from earshot import encoders
 from earshot.audio import SAMPLE_RATE
@@ -127,7 +127,8 @@ def main(speech: Path, name: str, weights: Path | None, work: Path, names: tuple
         for contender in names:
             transcripts = None
             if contender != "earshot":
-                texts = list(test.texts) if contender == "text" else decoded(encoder.text, work)(test).texts
+                sphinx = transcribed(encoder.text, work, "sphinx", pocketsphinx)
+                texts = list(test.texts) if contender == "text" else sphinx(test).texts
                 transcripts = work / f"transcripts-{contender}"
                 transcribe(places, texts, transcripts)
             with earshot.open(work / f"library-{contender}", passages=encoder) as library:

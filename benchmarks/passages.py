@@ -155,27 +155,57 @@ def written(text: TextEncoder) -> Reader:
     return cache(lambda test: Told(list(test.texts), [_certain(text, of) for of in test.texts], 0.0))
 
 
-def decoded(text: TextEncoder, folder: Path) -> Reader:
-    """What pocketsphinx makes of it, with its own US English models; kept in `folder` for other runs."""
+def transcribed(text: TextEncoder, folder: Path, name: str, make: Callable[[], Callable[[Floats], str]]) -> Reader:
+    """What a recogniser makes of it, which is loaded where it has not been kept in `folder` by another run."""
 
     def read(test: Passages) -> Told:
-        path = folder / f"pocketsphinx-{test.name.replace(':', '-')}.json"
+        path = folder / f"{name}-{test.name.replace(':', '-')}.json"
         if not path.exists():
-            decoder, found = Decoder(loglevel="FATAL"), {}
+            recognise = make()
             began = time.process_time()
-            for name, samples in zip(test.ids, test.samples, strict=True):
-                decoder.start_utt()
-                decoder.process_raw((samples * 32767).astype(np.int16).tobytes(), full_utt=True)
-                decoder.end_utt()
-                best = decoder.hyp()
-                found[name] = best.hypstr if best else ""
+            found = {id: recognise(samples) for id, samples in zip(test.ids, test.samples, strict=True)}
             folder.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"cpu_seconds": time.process_time() - began, "heard": found}))
         kept = json.loads(path.read_text())
-        texts = [kept["heard"][name] for name in test.ids]
+        texts = [kept["heard"][id] for id in test.ids]
         return Told(texts, [_certain(text, of) for of in texts], kept["cpu_seconds"])
 
     return cache(read)
+
+
+def pocketsphinx() -> Callable[[Floats], str]:
+    """PocketSphinx with its own US English models."""
+    decoder = Decoder(loglevel="FATAL")
+
+    def recognise(samples: Floats) -> str:
+        decoder.start_utt()
+        decoder.process_raw((samples * 32767).astype(np.int16).tobytes(), full_utt=True)
+        decoder.end_utt()
+        best = decoder.hyp()
+        return best.hypstr if best else ""
+
+    return recognise
+
+
+def whisper(folder: Path) -> Callable[[Floats], str]:
+    """faster-whisper with a model converted for CTranslate2, in int8 on as many threads as OMP_NUM_THREADS says.
+
+    EarshotError where the package or the model is not there.
+    """
+    try:
+        from faster_whisper import WhisperModel
+
+        model = WhisperModel(str(folder), device="cpu", compute_type="int8", local_files_only=True)
+    except ImportError:
+        raise EarshotError("faster-whisper is not installed: pip install faster-whisper") from None
+    except (RuntimeError, ValueError, OSError) as error:
+        raise EarshotError(f"{folder}: no Whisper model for CTranslate2 ({error})") from None
+
+    def recognise(samples: Floats) -> str:
+        segments, _ = model.transcribe(samples, language="en", beam_size=5)
+        return " ".join(segment.text.strip() for segment in segments)
+
+    return recognise
 
 
 def _certain(text: TextEncoder, said: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -213,7 +243,7 @@ def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: floa
     "--contender",
     "names",
     multiple=True,
-    help="earshot, text or sphinx, perhaps with -meaning, -words or -bm25; all if none.",
+    help="earshot, text, sphinx, whisper; with -meaning, -words, -bm25.",
 )
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Scratch folder, outside the checkout.")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER)
@@ -222,6 +252,7 @@ def main(
     speech: Path,
     tests: tuple[str, ...],
     weights: Path | None,
+    whisper_folder: Path | None,
     names: tuple[str, ...],
     work: Path,
     folder: Path,
@@ -231,7 +262,13 @@ def main(
     try:
         encoder = load_passage(weights, encoders.load("word")) if weights else encoders.load("passage")
         text = encoder.text
-        readers = {"earshot": heard(encoder), "text": written(text), "sphinx": decoded(text, work)}
+        readers = {
+            "earshot": heard(encoder),
+            "text": written(text),
+            "sphinx": transcribed(text, work, "sphinx", pocketsphinx),
+        }
+        if whisper_folder:
+            readers["whisper"] = transcribed(text, work, "whisper", lambda: whisper(whisper_folder))
         contenders = {
             f"{who}{end}": (read, rank) for who, read in readers.items() for end, rank in rankers(text).items()
         }

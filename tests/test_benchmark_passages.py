@@ -1,0 +1,121 @@
+"""The benchmarks of passages: pools, rivals, and half-hour documents."""
+
+from __future__ import annotations
+
+import json
+import sys
+import wave
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jiwer")
+
+from benchmarks import longform, passages
+from earshot.types import EarshotError, Passage, Recording, Span
+
+
+def pool(folder: Path, seconds: tuple[float, ...] = (1.0, 2.0), questions: bool = True) -> Path:
+    """Passages of noise in two splits, with texts of their own."""
+    root = folder / "toy"
+    root.mkdir()
+    rows, asked = [], []
+    for k, length in enumerate(seconds):
+        with wave.open(str(root / f"{k}.wav"), "wb") as out:
+            out.setnchannels(1)
+            out.setsampwidth(2)
+            out.setframerate(16000)
+            out.writeframes(np.full(round(length * 16000), 100 * (k + 1), "<i2").tobytes())
+        text = f"here is said what number {'one two three'.split()[k % 3]} says"
+        rows.append({"id": str(k), "audio": f"{k}.wav", "text": text, "split": "test", "speaker": "s"})
+        asked.append({"id": str(k), "sentence": text, "question": f"what does {k} say?"})
+    rows.append({"id": "other", "audio": "none.wav", "text": "a b c d e f g", "split": "dev", "speaker": "s"})
+    (root / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if questions:
+        (root / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    return folder
+
+
+def test_a_pool_has_a_question_for_each_passage_of_its_split(tmp_path: Path) -> None:
+    test = passages.read_passages("toy:test", pool(tmp_path))
+    assert test.ids == ("0", "1") and test.questions[1] == "what does 1 say?" and len(test.samples[1]) == 32000
+    with pytest.raises(EarshotError, match="no speech of split 'gone'"):
+        passages.read_passages("toy:gone", tmp_path)
+    with pytest.raises(EarshotError, match="no speech with a manifest"):
+        passages.read_passages("none:test", tmp_path)
+
+
+def test_speech_without_questions_is_asked_for_its_rarest_words(tmp_path: Path) -> None:
+    test = passages.read_passages("toy:test", pool(tmp_path, questions=False))
+    assert "one" in test.questions[0].split() and "two" in test.questions[1].split()
+    assert all(len(question.split()) == passages.KEYWORDS for question in test.questions)
+
+
+TEXT: Any = SimpleNamespace(pieces=SimpleNamespace(ids=lambda text: [len(word) for word in text.split()]))
+
+
+def test_what_a_recogniser_says_is_kept_for_other_runs(tmp_path: Path) -> None:
+    loaded = []
+
+    def make() -> Any:
+        loaded.append(1)
+        return lambda samples: f"heard {len(samples)}"
+
+    test = passages.read_passages("toy:test", pool(tmp_path))
+    for _ in range(2):
+        told = passages.transcribed(TEXT, tmp_path / "kept", "toy", make)(test)
+        assert told.texts == ["heard 16000", "heard 32000"] and told.words[0][0].tolist() == [[5], [5]]
+    assert loaded == [1]
+
+
+def test_whisper_is_asked_as_its_package_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in with the interface of faster-whisper 1.2; without package or model it is one line."""
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(EarshotError, match="pip install faster-whisper"):
+        passages.whisper(tmp_path)
+    package: Any = ModuleType("faster_whisper")
+
+    class WhisperModel:
+        def __init__(self, path: str, device: str, compute_type: str, local_files_only: bool) -> None:
+            assert (device, compute_type, local_files_only) == ("cpu", "int8", True)
+            if not (Path(path) / "model.bin").exists():
+                raise RuntimeError("unable to open model.bin")
+
+        def transcribe(self, samples: np.ndarray[Any, Any], language: str, beam_size: int) -> tuple[Any, None]:
+            return iter([SimpleNamespace(text=" who paid"), SimpleNamespace(text=" for it?")]), None
+
+    package.WhisperModel = WhisperModel
+    monkeypatch.setitem(sys.modules, "faster_whisper", package)
+    with pytest.raises(EarshotError, match=r"no Whisper model for CTranslate2 \(unable to open model.bin\)"):
+        passages.whisper(tmp_path)
+    (tmp_path / "model.bin").touch()
+    assert passages.whisper(tmp_path)(np.zeros(16000, np.float32)) == "who paid for it?"
+
+
+def test_documents_are_joined_up_to_their_length_and_say_where_each_sentence_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(longform, "LONGEST", 5.0)
+    test = passages.read_passages("toy:test", pool(tmp_path, (1.0, 2.0, 1.5)))
+    places = longform.documents(test, tmp_path / "documents")
+    assert [place.document for place in places] == ["document-1", "document-1", "document-2"]
+    assert [(place.start, place.end) for place in places] == [(0, 1), (1.6, 3.6), (0, 1.5)]
+    with wave.open(str(tmp_path / "documents" / "document-1.wav")) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    assert set(samples[round(1.6 * 16000) : round(3.6 * 16000)]) <= {199, 200} and len(samples) == round(4.2 * 16000)
+    longform.transcribe(places, test.texts, tmp_path / "texts")
+    segments = json.loads((tmp_path / "texts" / "document-1.json").read_text())["segments"]
+    assert [segment["text"] for segment in segments] == list(test.texts[:2])
+
+
+def test_a_passage_holds_a_sentence_when_most_of_it_is_inside() -> None:
+    def passage(document: str, start: float, end: float) -> Passage:
+        return Passage(Recording(1, f"/x/{document}.wav", 60, 60), start, end, 0.5, "", Span(start, end), "")
+
+    place = longform.Place("document-1", 10.0, 20.0)
+    assert longform.holds(passage("document-1", 0, 16), place) and longform.holds(passage("document-1", 5, 50), place)
+    assert not longform.holds(passage("document-1", 0, 14), place)
+    assert not longform.holds(passage("document-2", 0, 60), place)
