@@ -14,11 +14,14 @@ demo: .venv/base.stamp
 	@$(DEMO) find gradient --table
 	@echo; echo '$$ earshot find --like samples/podcast.m4a@18.77-19.35 --top 5    # the word as somebody said it'
 	@$(DEMO) find --like samples/podcast.m4a@18.77-19.35 --top 5 --table
+	@echo; echo '$$ earshot ask "who paid for the telescope?" --top 2    # words as the machine hears them: rough'
+	@$(DEMO) ask "who paid for the telescope?" --top 2 --table
 	@echo
 	@echo 'Now your own recordings:'
 	@echo '    .venv/bin/earshot index ~/your/recordings'
 	@echo '    .venv/bin/earshot find "a word or a phrase"'
 	@echo '    .venv/bin/earshot find --like clip.wav'
+	@echo '    .venv/bin/earshot ask "a question"'
 
 test: .venv/test.stamp
 	.venv/bin/python -m pytest

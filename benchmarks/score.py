@@ -16,6 +16,7 @@ import click
 import numpy as np
 
 from benchmarks import store
+from benchmarks.passages_page import passages_page
 from benchmarks.protocol_page import protocol_page
 from benchmarks.store import Run, Trials
 from earshot import metrics
@@ -69,10 +70,17 @@ def main(folder: Path) -> None:
         rows = [json.loads(line) for line in (folder / "protocol.jsonl").read_text().splitlines()]
         (folder / "protocol.md").write_text(protocol_page(rows), encoding="utf-8")
         click.echo((folder / "protocol.md").read_text(encoding="utf-8"))
+    told, documents = (
+        [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        for path in (folder / "passages.jsonl", folder / "longform.jsonl")
+    )
+    if told or documents:
+        (folder / "passages.md").write_text(passages_page(told, documents), encoding="utf-8")
+        click.echo((folder / "passages.md").read_text(encoding="utf-8"))
     if any("-" in name for name in tasks):
         (folder / "conditions.md").write_text(conditions_page(folder, tasks), encoding="utf-8")
         click.echo((folder / "conditions.md").read_text(encoding="utf-8"))
-    if not tasks and not any((folder / name).exists() for name in ("words.jsonl", "protocol.jsonl")):
+    if not tasks and not any((folder / name).exists() for name in ("words.jsonl", "protocol.jsonl", "passages.jsonl")):
         raise click.ClickException(f"nothing in {folder}: run `python -m benchmarks.run --speech DIR --work DIR` first")
 
 

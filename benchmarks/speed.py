@@ -30,6 +30,7 @@ from earshot.audio import SAMPLE_RATE, load
 from earshot.types import Clip
 
 QUERIES = ("gradient", "liberty", "mountain", "president", "beautiful", "climate change", "question", "captain")
+QUESTIONS = ("Who paid for it?", "Why did the mission fail?", "What did the captain say about the weather?")
 LONG_HOURS = 10
 COLD_STARTS = 5
 
@@ -86,11 +87,16 @@ def indexing(source: Path, library: Path) -> dict[str, Any]:
 
 
 def queries(library: Path) -> dict[str, Any]:
-    """Wall milliseconds of a query once the library is open: typed, and the best hit of each as a spoken example."""
+    """Wall milliseconds once the library is open: of typed queries, the best hit of each as a spoken one, questions."""
     with earshot.open(library) as opened:
         best = [opened.find(query, top=1)[0] for query in QUERIES]
         clips = [Clip(hit.recording.path, hit.start, hit.end) for hit in best]
-        return {"typed": timed(opened.find, QUERIES * 3), "spoken": timed(opened.find, clips * 3)}
+        opened.ask(QUESTIONS[0])
+        return {
+            "typed": timed(opened.find, QUERIES * 3),
+            "spoken": timed(opened.find, clips * 3),
+            "asked": timed(opened.ask, QUESTIONS * 6),
+        }
 
 
 def timed(ask: Callable[[Any], object], asked: Sequence[Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("jiwer")
 
-from benchmarks import longform, passages
+from benchmarks import longform, passages, passages_page
 from earshot.types import EarshotError, Passage, Recording, Span
 
 
@@ -119,3 +119,14 @@ def test_a_passage_holds_a_sentence_when_most_of_it_is_inside() -> None:
     assert longform.holds(passage("document-1", 0, 16), place) and longform.holds(passage("document-1", 5, 50), place)
     assert not longform.holds(passage("document-1", 0, 14), place)
     assert not longform.holds(passage("document-2", 0, 60), place)
+
+
+def test_the_page_has_a_table_for_each_test() -> None:
+    origin = {"command": "python -m x", "commit": "abc", "machine": "m"}
+    row = dict.fromkeys(passages_page.COLUMNS, 0.5) | {"test": "toy:test", "passages": 3, "hours": 0.1} | origin
+    tops = {f"{kind}{k}": 0.25 for kind in ("top", "share") for k in (1, 3, 5)} | {"question_ms": 7}
+    document = {"contender": "earshot", "test": "toy:test", "documents": 2, "hours": 1.0, "questions": 9} | origin
+    rows = [row | {"contender": name} for name in ("text", "earshot")]
+    page = passages_page.passages_page(rows, [document | {"document": tops, "library": tops}])
+    assert page.index("| earshot | 0.5 |") < page.index("| text | 0.5 |") < page.index("| none | 0.25 (0.25) |")
+    assert "3 passages and questions" in page and "earshot (toy:test)" in page
