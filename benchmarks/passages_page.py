@@ -44,13 +44,12 @@ def passages_page(passages: Sequence[Row], documents: Sequence[Row]) -> str:
 def _documents(test: str, rows: Sequence[Row]) -> Iterator[str]:
     yield from (f"## {test}, joined to documents of half an hour", "")
     count, hours = rows[0]["documents"], rows[0]["hours"]
-    yield f"{rows[0]['questions']} questions, {count} documents, {hours:.2f} h. Share of questions whose answer is in the"
-    yield "first 1, 3 and 5 passages of its document (and of all documents); in brackets how much of a document these are."
+    yield f"{rows[0]['questions']} questions, {count} documents, {hours:.2f} h. Share of questions whose answer is in"
+    yield "the first 1, 3 and 5 passages of its document (and of all documents); in brackets their share of a document."
     yield "With transcripts, what Earshot hears still counts a fifth."
     yield ""
-    yield _line(
-        "transcripts", "top 1", "top 3", "top 5", "of all: top 1", "top 3", "top 5", "ms a question", "seconds an hour"
-    )
+    tops = ("top 1", "top 3", "top 5")
+    yield _line("transcripts", *tops, *(f"of all: {top}" for top in tops), "ms a question", "seconds an hour")
     yield _line(*["---"] * 9)
     for row in rows:
         own, every = row["document"], row["library"]

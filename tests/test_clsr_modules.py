@@ -8,6 +8,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from earshot.encoders.cif import BLANK, EAGER, HALVES, OFF, ROUNDING, find_ends, integrate_and_fire, pool  # noqa: E402
+from earshot.encoders.cif import ALONE, BLANK, EAGER, HALVES, OFF, ROUNDING, find_ends, integrate_and_fire, pool, told  # noqa: E402
 from earshot.features import STACKED, Cmvn, fbank, low_frame_rate  # noqa: E402
 from earshot.train.clsr import checkpoint, paraformer  # noqa: E402
 from earshot.train.clsr.cif import Predictor, aligned, cif, labels  # noqa: E402
@@ -631,3 +632,33 @@ def test_a_sound_may_be_of_several_pieces(sounding: SpeechBranch) -> None:
         for span in range(3):
             together = sums[0, max(0, k - span) : k + 1].sum(0)
             torch.testing.assert_close(queries[0, k, span], sounding.sound.onto(together / together.norm()))
+
+
+def test_pieces_are_of_one_token_each_in_the_likeliest_way() -> None:
+    """Against every way to cover a few pieces."""
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        n = int(rng.integers(1, 7))
+        blank, spans = (
+            rng.uniform(0.02, 0.98, n).astype(np.float32),
+            np.log(rng.dirichlet(np.ones(3), n)).astype(np.float32),
+        )
+        ways: dict[tuple[bool, ...], float] = {}
+
+        def cover(
+            end: int, said: tuple[bool, ...], score: float, blank: Array, spans: Array, ways: dict[Any, float]
+        ) -> None:
+            if not end:
+                ways[said] = max(ways.get(said, -math.inf), score)
+                return
+            alone = score + math.log(blank[end - 1]) - ALONE
+            cover(end - 1, (False, *said), alone, blank, spans, ways)
+            for k in range(1, min(3, end) + 1):
+                inside = sum(math.log(blank[j]) for j in range(end - k, end - 1))
+                token = score + math.log(1 - blank[end - 1]) + spans[end - 1, k - 1] + inside
+                cover(end - k, (*[False] * (k - 1), True, *said), token, blank, spans, ways)
+
+        cover(n, (), 0.0, blank, spans, ways)
+        found = tuple(told(blank, spans).tolist())
+        assert ways[found] == pytest.approx(max(ways.values()), abs=1e-5)
+    assert told(np.zeros(0, np.float32), np.zeros((0, 3), np.float32)).tolist() == []

@@ -21,10 +21,12 @@ HALVES = 2
 """Parts of a frame in which a token may end, where that is told."""
 OFF = 1.0
 """What it costs in log odds that a token's weights are one off, times its square."""
-EAGER = 1.75
+EAGER = 1.0
 """Added to the log odds of each end: better too many, as the decoder can tell that one of them is none (BLANK)."""
 BLANK = 0
 """The token of what ends where no token does; BERT's own padding."""
+ALONE = 1.5
+"""What it costs, in log odds, that a piece between two ends is of no token."""
 LONGEST = 100
 """Halves of frames between the ends of two tokens: pauses are in there."""
 
@@ -50,6 +52,30 @@ def find_ends(log_odds: Floats, alphas: Floats) -> NDArray[np.int64]:
         ends.append(end)
         end = int(before[end])
     return np.array(ends[::-1], np.int64)
+
+
+def told(blank: Floats, spans: Floats) -> NDArray[np.bool_]:
+    """(n,) which of the found ends end a token, so that each piece is of one token at most: the likeliest way.
+
+    blank (n,): the probability that no token ends there; spans (n, k): log probabilities that it is of one piece, of
+    two, to k, which are then no tokens of their own. A piece that is of no token costs ALONE. Ours: each end by itself
+    would have a word twice where it cannot tell which of two ends is the right one.
+    """
+    silent, loud = (np.log(np.maximum(chance, 1e-9)) for chance in (blank, 1 - blank))
+    best, taken = np.zeros(len(blank) + 1), np.zeros(len(blank) + 1, np.int64)
+    for end in range(1, len(best)):
+        best[end], inside = best[end - 1] + silent[end - 1] - ALONE, 0.0
+        for k in range(1, min(spans.shape[1], end) + 1):
+            score = best[end - k] + loud[end - 1] + spans[end - 1, k - 1] + inside
+            if score > best[end]:
+                best[end], taken[end] = score, k
+            inside += silent[end - k - 1]
+    out = np.zeros(len(blank), bool)
+    end = len(blank)
+    while end:
+        out[end - 1] = taken[end] > 0
+        end -= max(int(taken[end]), 1)
+    return out
 
 
 def pool(hidden: Floats, alphas: Floats, ends: NDArray[np.int64]) -> Floats:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.encoders.cif import BLANK, HALVES, find_ends, integrate_and_fire, pool
+from earshot.encoders.cif import BLANK, HALVES, find_ends, integrate_and_fire, pool, told
 from earshot.encoders.clock import FIRST_CENTRE, FRAME_SECONDS
 from earshot.encoders.text import TextEncoder, load_text
 from earshot.encoders.towers import check, identity, open_network, padded, read_card
@@ -43,8 +43,8 @@ SCALE = np.float32(1 / 127)
 @dataclass(frozen=True, slots=True)
 class Heard:
     """What was heard in a stretch: tokens (n, ALTERNATIVES), the word pieces that each may be, the likeliest first,
-    BLANK where it may be none; the second (n,) of it at which each ends; sure (n, ALTERNATIVES), the probabilities, 0
-    to 1, and 0 for BLANK."""
+    BLANK where it most likely is none; the second (n,) of it at which each ends; sure (n, ALTERNATIVES), the
+    probabilities, 0 to 1, and 0 for BLANK."""
 
     tokens: NDArray[np.int64]
     ends: NDArray[np.float64]
@@ -76,7 +76,8 @@ class PassageEncoder:
 
     @cached_property
     def decoder(self) -> InferenceSession:
-        """vectors (1, n, d), frames (1, t, d) -> tokens (1, n, ALTERNATIVES) int64, and the probability of each."""
+        """vectors (1, n, d), frames (1, t, d) -> tokens (1, n, ALTERNATIVES) int64, and the probability of each; of an
+        encoder that tells where tokens end also that none does (1, n), and how many pieces each is (1, n, k)."""
         return open_network(self.folder / f"{self.name}{DECODER}")
 
     def hear(self, frames: NDArray[np.int8]) -> Heard:
@@ -94,10 +95,15 @@ class PassageEncoder:
             times = np.minimum(fires + 1.0, features.shape[1])
         if not len(vectors):
             return nothing
-        (tokens,), (sure,) = self.decoder.run(None, {"vectors": vectors[None], "frames": hidden})
-        blank = tokens == BLANK if borders else np.zeros(tokens.shape, bool)
-        some = (sure * blank).sum(axis=1) < NOTHING
-        return Heard(tokens[some], seconds(times[some]), np.where(blank, 0, sure)[some])
+        (tokens,), (sure,), *rest = self.decoder.run(None, {"vectors": vectors[None], "frames": hidden})
+        if not rest:
+            return Heard(tokens, seconds(times), sure)
+        (blank,), (spans,) = rest
+        ends_token = told(blank, spans)[:, None]
+        tokens = np.where(ends_token, tokens, np.insert(tokens, 0, BLANK, axis=1)[:, :-1])
+        sure = np.where(ends_token, sure, np.insert(sure, 0, 0, axis=1)[:, :-1])
+        some = ends_token[:, 0] | (blank < NOTHING)
+        return Heard(tokens[some], seconds(times[some]), sure[some])
 
     def read(self, tokens: Sequence[int] | NDArray[np.int64]) -> str:
         """Word pieces as a text; BLANK says nothing."""

@@ -19,6 +19,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from earshot import encoders
+from earshot.encoders.cif import BLANK
 from earshot.encoders.passage import ALTERNATIVES, DECODER, ENCODER, KIND
 from earshot.train.clsr.model import PassageModel
 from earshot.train.clsr.paraformer import SpeechBranch
@@ -50,14 +51,16 @@ class _Decoder(nn.Module):
         super().__init__()
         self.branch = branch
 
-    def forward(self, vectors: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, vectors: Tensor, frames: Tensor) -> tuple[Tensor, ...]:
         counts, lengths = (torch.full((1,), x.shape[1]) for x in (vectors, frames))
-        best = (
-            self.branch.tell(vectors, counts, frames[..., : self.branch.config.dim], lengths)
-            .softmax(2)
-            .topk(ALTERNATIVES, 2)
-        )
-        return best.indices, best.values
+        frames = frames[..., : self.branch.config.dim]
+        if self.branch.sound is None:
+            best = self.branch.tell(vectors, counts, frames, lengths).softmax(2).topk(ALTERNATIVES, 2)
+            return best.indices, best.values
+        scores, spans = self.branch.tell_spans(vectors, counts, frames, lengths)
+        chances = scores.softmax(2)
+        best = chances[..., 1:].topk(ALTERNATIVES, 2)
+        return best.indices + 1, best.values, chances[..., BLANK], spans
 
 
 def export(model: PassageModel, card: str, word: str, folder: Path, name: str = "passage", int8: bool = True) -> None:
@@ -69,7 +72,8 @@ def export(model: PassageModel, card: str, word: str, folder: Path, name: str = 
     outputs = ["frames", "weights", "borders"][: 3 if model.config.sound else 2]
     _write(_Encoder(branch), (features,), ["features"], outputs, folder / f"{name}{ENCODER}", int8)
     inputs = ["vectors", "frames"]
-    _write(_Decoder(branch), (vectors, frames), inputs, ["tokens", "sure"], folder / f"{name}{DECODER}", int8)
+    outputs = ["tokens", "sure", "blank", "spans"][: 4 if model.config.sound else 2]
+    _write(_Decoder(branch), (vectors, frames), inputs, outputs, folder / f"{name}{DECODER}", int8)
     front = f'kind = "{KIND}"\nreads = "{word}"\n'
     write_card(f"{front}{card.rstrip()}\n", folder, name, [f"{name}{end}" for end in (ENCODER, DECODER)])
 

@@ -101,15 +101,19 @@ class SpeechBranch(nn.Module):
     def tell(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
         """Scores (b, n, vocabulary) of vectors (b, n, dim, with sounds + sound) that fired in frames (b, t, dim)."""
         if self.sound is None:
-            scores: Tensor = self.decoder(vectors, counts, frames, lengths)
-            return scores
+            return self.decoder(vectors, counts, frames, lengths)  # type: ignore[no-any-return]
+        return self.tell_spans(vectors, counts, frames, lengths)[0]
+
+    def tell_spans(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of a branch with sounds, and log probabilities (b, n, SPANS) of how many pieces each token is."""
+        assert self.sound is not None
         table: Any = self.decoder.output_layer
         queries = self.sound.queries(vectors[..., self.config.dim :])
         told = self.sound.guessed(table.expected(queries, self.sound.frequent).flatten(2))
         x = self.decoder.hidden(vectors[..., : self.config.dim] + told, counts, frames, lengths)
-        which = self.sound.which(x).softmax(2).unsqueeze(3)
-        blank = self.sound.blank(x)
-        return torch.cat([blank, table(x, (which * queries).sum(2))[..., 1:]], 2)
+        which = self.sound.which(x).log_softmax(2)
+        query = (which.exp().unsqueeze(3) * queries).sum(2)
+        return torch.cat([self.sound.blank(x), table(x, query)[..., 1:]], 2), which
 
 
 class Sound(nn.Module):
