@@ -121,7 +121,8 @@ def rankers(text: TextEncoder) -> dict[str, Ranker]:
         return np.stack([index.scores(text.pieces.ids(question)) for question in questions])
 
     def by_both(told: Told, questions: Sequence[str]) -> NDArray[Any]:
-        return similarity(by_meaning(told, questions), by_words(told, questions))
+        source = "heard" if any(tokens.shape[1] > 1 for tokens, _ in told.words) else "transcript"
+        return similarity(by_meaning(told, questions), by_words(told, questions), source)
 
     return {"": by_both, "-meaning": by_meaning, "-words": by_words, "-bm25": by_bm25}
 
@@ -239,6 +240,7 @@ def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: floa
     type=click.Path(path_type=Path),
     help="Of a passage encoder and the text encoder beside it; those that Earshot ships unless told.",
 )
+@click.option("--whisper", "whisper_folder", type=click.Path(path_type=Path), help="A model for faster-whisper.")
 @click.option(
     "--contender",
     "names",

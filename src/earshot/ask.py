@@ -23,15 +23,15 @@ from earshot.encoders.cif import BLANK
 from earshot.encoders.passage import PassageEncoder
 from earshot.features import Floats
 from earshot.heard import Heard
-from earshot.library import Store
+from earshot.library import Source, Store
 from earshot.search import matches
 from earshot.types import Clip, LibraryError, Passage, QueryError, Recording, Seconds, Span
 
 LONGEST_QUESTION: Seconds = 40.0
 SHARED = 0.5
 """A passage that shares so much of its time with a better one says the same."""
-WORDS = 0.5
-"""Weight of the words that are shared; that of the cosine is 1."""
+WORDS: dict[Source, float] = {"heard": 4.0, "transcript": 1.5}
+"""Weight of the words that are shared; that of the cosine is 1. What is misheard blurs a vector more than words."""
 WRITTEN = 0.8
 """Weight of what a transcript says of a passage where there is one; the rest is that of what was heard."""
 Ints = NDArray[np.int64]
@@ -42,6 +42,7 @@ Times = NDArray[np.float64]
 class _Shelf:
     """All passages (p,) of one source: number in `recordings` and in the passages of that, time, vectors, words."""
 
+    source: Source
     recordings: tuple[Recording, ...]
     heard: tuple[Heard, ...]
     of: Ints
@@ -53,7 +54,7 @@ class _Shelf:
 
     def scores(self, vector: Floats, tokens: Sequence[int]) -> Floats:
         """(p,) how like a question they are."""
-        return similarity(self.vectors @ vector, self.words.scores(tokens))
+        return similarity(self.vectors @ vector, self.words.scores(tokens), self.source)
 
     def places(self) -> list[tuple[int, Seconds, Seconds]]:
         """What tells the passages apart: recording, start, stop."""
@@ -61,9 +62,10 @@ class _Shelf:
         return [(ids[k], *times) for k, *times in zip(self.of, self.starts.tolist(), self.stops.tolist(), strict=True)]
 
 
-def similarity(cosines: Floats, shared: Floats) -> Floats:
+def similarity(cosines: Floats, shared: Floats, source: Source) -> Floats:
     """How like a question passages are: cosines of their vectors, and what of its words they hold (`bm25`)."""
-    return ((cosines + WORDS * shared) / (1 + WORDS)).astype(np.float32)
+    weight = WORDS[source]
+    return ((cosines + weight * shared) / (1 + weight)).astype(np.float32)
 
 
 class Asker:
@@ -130,12 +132,7 @@ class Asker:
                     f"the library at {self.store.path} has {whose}; make them: run `earshot index` again"
                 )
             recordings = {recording.id: recording for recording in self.store.recordings()}
-            heard, written = (
-                _shelf(
-                    [(recordings[id], of) for id, of in self.store.passages(source) if id in recordings], identity.dim
-                )
-                for source in ("heard", "transcript")
-            )
+            heard, written = (_shelf(self.store, source, recordings, identity.dim) for source in WORDS)
             places = {key: k for k, key in enumerate(heard.places())}
             self._twins = np.array([places.get(key, -1) for key in written.places()], np.int64)
             self._captions = self.store.transcripts()
@@ -148,24 +145,25 @@ class Asker:
         around = np.flatnonzero((shelf.of == shelf.of[row]) & (shelf.starts <= start) & (shelf.stops >= stop))
         home = around[np.argmax(shelf.stops[around] - shelf.starts[around])]
         whole, best = (Span(float(shelf.starts[k]), float(shelf.stops[k])) for k in (home, row))
-        heard = self._shelves is not None and shelf is self._shelves[0]
-        text, best_text = (self._text(shelf, k, span, heard) for k, span in ((int(home), whole), (row, best)))
-        return Passage(recording, whole.start, whole.end, score, text, best, best_text, heard)
+        text, best_text = (self._text(shelf, k, span) for k, span in ((int(home), whole), (row, best)))
+        return Passage(recording, whole.start, whole.end, score, text, best, best_text, shelf.source == "heard")
 
-    def _text(self, shelf: _Shelf, row: int, span: Span, heard: bool) -> str:
+    def _text(self, shelf: _Shelf, row: int, span: Span) -> str:
         """The words of a passage, as they were heard or as its transcript has them."""
-        if not heard:
+        if shelf.source == "transcript":
             captions = self._captions.get(shelf.recordings[shelf.of[row]].id, [])
             return " ".join(c.text for c in captions if span.start <= (c.start + c.end) / 2 <= span.end)
         told, number = shelf.heard[shelf.of[row]], shelf.number[row]
         return self.encoder.read(told.tokens[told.first[number] : told.last[number], 0])
 
 
-def _shelf(found: Sequence[tuple[Recording, Heard]], dim: int) -> _Shelf:
+def _shelf(store: Store, source: Source, recordings: dict[int, Recording], dim: int) -> _Shelf:
+    found = [(recordings[id], of) for id, of in store.passages(source) if id in recordings]
     counts = [len(heard.first) for _, heard in found]
     vectors: list[NDArray[Any]] = [np.zeros((0, dim), np.float32), *(heard.vectors for _, heard in found)]
     texts = [(h.tokens[a:b], h.sure[a:b]) for _, h in found for a, b in zip(h.first, h.last, strict=True)]
     return _Shelf(
+        source,
         tuple(recording for recording, _ in found),
         tuple(heard for _, heard in found),
         np.repeat(np.arange(len(found)), counts),
