@@ -30,7 +30,7 @@ from earshot.types import Clip, LibraryError, Passage, QueryError, Recording, Se
 LONGEST_QUESTION: Seconds = 40.0
 SHARED = 0.5
 """A passage that shares so much of its time with a better one says the same."""
-WORDS: dict[Source, float] = {"heard": 4.0, "transcript": 1.5}
+WORDS: dict[Source, float] = {"heard": 6.0, "transcript": 1.5}
 """Weight of the words that are shared; that of the cosine is 1. What is misheard blurs a vector more than words."""
 WRITTEN = 0.8
 """Weight of what a transcript says of a passage where there is one; the rest is that of what was heard."""
