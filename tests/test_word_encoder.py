@@ -137,6 +137,13 @@ def test_the_shipped_weights_are_small_and_have_a_card() -> None:
         assert all(f"\n{key} = " in card for key in keys.split())
 
 
+def test_the_shipped_passage_encoder_hears_nothing_in_silence_and_begins_no_text_within_a_word() -> None:
+    passages = encoders.load("passage")
+    assert not len(passages.listen(np.zeros(SAMPLE_RATE, np.float32)).tokens)
+    pieces = passages.text.pieces.ids("embeddings")
+    assert passages.text.pieces.pieces[pieces[1]].startswith("##") and "#" not in passages.read(pieces[1:])
+
+
 def test_an_example_without_speech_is_one_line(tmp_path: Path) -> None:
     from earshot.audio import write_wav
     from earshot.query import spoken_query

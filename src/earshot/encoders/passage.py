@@ -108,16 +108,17 @@ class PassageEncoder:
     def read(self, tokens: Sequence[int] | NDArray[np.int64]) -> str:
         """Word pieces as a text; BLANK says nothing."""
         pieces = self.text.pieces.pieces
-        return " ".join(pieces[k] for k in tokens if k != BLANK).replace(f" {WITHIN}", "").replace(" ' ", "'")
+        text = " ".join(pieces[k] for k in tokens if k != BLANK).removeprefix(WITHIN)
+        return text.replace(f" {WITHIN}", "").replace(" ' ", "'")
 
     def embed_tokens(self, texts: Sequence[NDArray[np.int64]]) -> Floats:
         """Vectors (n, dim) of texts as word pieces (m,) each; BLANK says nothing."""
         return self.text.embed_ids([tokens[tokens != BLANK].tolist() for tokens in texts])
 
     def listen(self, clip: Floats) -> Heard:
-        """The word pieces in a clip, float32 samples at 16 kHz, of a minute at most."""
+        """The word pieces in a clip, float32 samples at 16 kHz, of a minute at most; none where there is no speech."""
         (frames,) = self.word.frames([log_mel(padded(clip))])
-        return self.hear(frames)
+        return self.hear(self.word.trim(frames) if self.word.speech(frames).any() else frames[:0])
 
     def embed_speech(self, clips: Sequence[Floats]) -> Floats:
         """Vectors (n, dim) of clips, each float32 samples at 16 kHz."""
