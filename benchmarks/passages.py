@@ -33,10 +33,11 @@ from earshot import encoders, metrics
 from earshot.ask import similarity
 from earshot.audio import load
 from earshot.bm25 import Index
-from earshot.encoders.cif import BLANK
 from earshot.encoders.passage import PassageEncoder, load_passage
 from earshot.encoders.text import TextEncoder
 from earshot.features import log_mel
+from earshot.heard import BLANK
+from earshot.library import Source
 from earshot.types import Clip, EarshotError
 
 KEYWORDS = 5
@@ -68,6 +69,7 @@ class Told:
     texts: list[str]
     words: list[tuple[NDArray[np.int64], NDArray[Any]]]
     seconds: float
+    source: Source = "transcript"
 
 
 Reader = Callable[[Passages], Told]
@@ -121,8 +123,7 @@ def rankers(text: TextEncoder) -> dict[str, Ranker]:
         return np.stack([index.scores(text.pieces.ids(question)) for question in questions])
 
     def by_both(told: Told, questions: Sequence[str]) -> NDArray[Any]:
-        source = "heard" if any(tokens.shape[1] > 1 for tokens, _ in told.words) else "transcript"
-        return similarity(by_meaning(told, questions), by_words(told, questions), source)
+        return similarity(by_meaning(told, questions), by_words(told, questions), told.source)
 
     return {"": by_both, "-meaning": by_meaning, "-words": by_words, "-bm25": by_bm25}
 
@@ -146,7 +147,7 @@ def heard(encoder: PassageEncoder) -> Reader:
             found.append(encoder.hear(frames))
         seconds = time.process_time() - began
         texts = [encoder.read(of.tokens[:, 0]) for of in found]
-        return Told(texts, [(of.tokens, of.sure) for of in found], seconds)
+        return Told(texts, [(of.tokens, of.sure) for of in found], seconds, "heard")
 
     return cache(read)
 

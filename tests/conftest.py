@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from earshot import speech
 from earshot.encoders import passage
 from earshot.features import HOP, N_MELS, SAMPLE_RATE, WINDOW, log_mel
+from earshot.heard import ALTERNATIVES
 from earshot.train.align import Timed
 from earshot.train.corpus import Corpus, Utterance
 
@@ -58,21 +59,21 @@ class ToyPassageEncoder:
 
     @staticmethod
     def ids(text: str) -> list[int]:
-        return [int(k) % 8 for k in re.findall(r"w(\d+)", text)]
+        return [int(k) % 8 + 1 for k in re.findall(r"w(\d+)", text)]
 
     def hear(self, frames: NDArray[np.int8]) -> passage.Heard:
         n = max(1, len(frames) // 25)
-        tokens = (np.arange(n)[:, None] + np.zeros(passage.ALTERNATIVES, np.int64)) % 8
+        tokens = (np.arange(n)[:, None] + np.zeros(ALTERNATIVES, np.int64)) % 8 + 1
         return passage.Heard(tokens, np.arange(1, n + 1) * len(frames) / 25 / n, np.full(tokens.shape, 0.2, np.float32))
 
     def listen(self, clip: Samples) -> passage.Heard:
         return self.hear(np.zeros((len(clip) // 640, 8), np.int8))
 
     def embed_tokens(self, texts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        return np.eye(8, dtype=np.float32)[[int(text[0]) for text in texts]].reshape(-1, 8)
+        return np.eye(8, dtype=np.float32)[[int(text[0]) - 1 for text in texts]].reshape(-1, 8)
 
     def read(self, tokens: Sequence[int]) -> str:
-        return " ".join(f"w{k}" for k in tokens)
+        return " ".join(f"w{k - 1}" for k in tokens)
 
 
 def loud_stretches(blocks: Iterable[Samples]) -> Iterator[speech.SpeechStretch]:

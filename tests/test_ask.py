@@ -22,7 +22,7 @@ from earshot.library import EncoderIdentity, Fingerprint, Store
 from earshot.passages import read
 from earshot.types import Clip, LibraryError, QueryError
 
-DIM = 8
+DIM = 9
 
 
 class Reader:
@@ -30,7 +30,7 @@ class Reader:
 
     name, digest, dim = "passage", "1", DIM
     text = SimpleNamespace(
-        limit=12, pieces=SimpleNamespace(ids=lambda text: [ord(c) - ord("a") for c in text.lower() if c.isalpha()])
+        limit=12, pieces=SimpleNamespace(ids=lambda text: [ord(c) - ord("a") + 1 for c in text.lower() if c.isalpha()])
     )
 
     def embed_tokens(self, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
@@ -38,10 +38,10 @@ class Reader:
 
     def listen(self, clip: NDArray[np.float32]) -> passage.Heard:
         loud = round(float(np.abs(clip).max()) * 8)
-        return passage.Heard(*words(*[loud] * (loud > 0)), np.zeros(1), np.ones((1, ALTERNATIVES), np.float32))  # type: ignore[arg-type]
+        return passage.Heard(*words(*[loud + 1] * (loud > 0)), np.zeros(1), np.ones((1, ALTERNATIVES), np.float32))  # type: ignore[arg-type]
 
     def read(self, tokens: NDArray[np.int64]) -> str:
-        return " ".join("abcdefgh"[k] for k in tokens)
+        return " ".join("-abcdefgh"[k] for k in tokens)
 
 
 def words(*tokens: int) -> tuple[NDArray[np.int64]]:
@@ -54,13 +54,13 @@ SURE = np.array([[1.0] + [0.0] * (ALTERNATIVES - 1)] * 8, np.float16)
 
 
 def heard(*cuts: tuple[int, int, float]) -> Heard:
-    """Words 0 to 7, one each ten seconds; passages from one to another word that are so like their first word."""
+    """Words 1 to 8, one each ten seconds; passages from one to another word that are so like their first word."""
     first, last = (np.array([cut[k] for cut in cuts], np.int64) for k in (0, 1))
     vectors = np.zeros((len(cuts), DIM), np.float16)
     for row, (a, _, score) in enumerate(cuts):
-        vectors[row, a] = score
+        vectors[row, a + 1] = score
     ends = 10.0 * (1 + np.arange(8))
-    return Heard(*words(*range(8)), SURE, ends, first, last, 10.0 * first, 10.0 * last, vectors)
+    return Heard(*words(*range(1, 9)), SURE, ends, first, last, 10.0 * first, 10.0 * last, vectors)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_words_of_captions_lie_evenly_in_their_time() -> None:
     captions = [Caption(1.0, 3.0, "ab"), Caption(19.0, 21.0, "cde"), Caption(21, 22, "!")]
     (told, none) = read([(captions, stretches), ([], [])], reader)
     assert told.ends.tolist() == pytest.approx([2, 3, 19 + 2 / 3, 19 + 4 / 3, 21])
-    assert told.tokens[:, 0].tolist() == [0, 1, 2, 3, 4] and told.sure.sum() == 5
+    assert told.tokens[:, 0].tolist() == [1, 2, 3, 4, 5] and told.sure.sum() == 5
     assert [(a, b) for a, b in zip(told.first, told.last, strict=True)] == [(0, 5), (0, 3), (3, 5)]
     assert len(none.tokens) == len(none.vectors) == 0
 

@@ -15,10 +15,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from earshot import encoders  # noqa: E402
-from earshot.encoders.cif import BLANK  # noqa: E402
 from earshot.encoders.clock import FIRST_CENTRE, FRAME_SECONDS, SILENCE  # noqa: E402
 from earshot.encoders.passage import NOTHING, load_passage, stacked  # noqa: E402
 from earshot.encoders.towers import phone_ids  # noqa: E402
+from earshot.heard import BLANK  # noqa: E402
 from earshot.train.augment import Augmentation  # noqa: E402
 from earshot.train.clsr import train as passages  # noqa: E402
 from earshot.train.clsr.batches import PassageBatch, PassageBatcher, PassageOptions, Text, read_text  # noqa: E402

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from earshot.audio import load
 from earshot.bm25 import Index
 from earshot.captions import Caption
-from earshot.encoders.cif import BLANK
 from earshot.encoders.passage import PassageEncoder
 from earshot.features import Floats
-from earshot.heard import Heard
+from earshot.heard import BLANK, Heard
 from earshot.library import Source, Store
 from earshot.search import matches
 from earshot.types import Clip, LibraryError, Passage, QueryError, Recording, Seconds, Span

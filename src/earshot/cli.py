@@ -142,7 +142,7 @@ def index(paths: tuple[str, ...], transcripts: str | None, library: Library) -> 
     help="Only hits with at least this probability; at 0.1 a query has about 5 false alarms an hour.",
 )
 @click.option("--in", "within", metavar="GLOB", help="Only recordings whose path ends like this; or a folder.")
-@output.format_options
+@output.format_options()
 @click.option("--out", "folder", metavar="FOLDER", help="With --srt or --audacity: a file there for each recording.")
 @_library
 def find(
@@ -187,7 +187,7 @@ def find(
 @click.option("--like", "spoken", metavar="FILE[@START-END]", type=_clip, help="A spoken question instead.")
 @click.option("--top", metavar="K", type=click.IntRange(1), default=5, show_default=True, help="Passages to show.")
 @click.option("--in", "within", metavar="GLOB", help="Only recordings whose path ends like this; or a folder.")
-@output.passage_options
+@output.format_options("table", "json")
 @_library
 def ask(
     question: tuple[str, ...], spoken: Clip | None, top: int, within: str | None, format: str | None, library: Library

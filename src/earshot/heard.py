@@ -15,6 +15,9 @@ Ints = NDArray[np.int64]
 Times = NDArray[np.float64]
 
 ALTERNATIVES = 5
+"""Word pieces that are kept of each that was heard."""
+BLANK = 0
+"""The token of what is no word piece; BERT's own padding."""
 _WORD = np.dtype([("end", "<f8"), ("token", "<u4", ALTERNATIVES), ("sure", "<f2", ALTERNATIVES)])
 _PASSAGE = np.dtype([("first", "<u4"), ("last", "<u4"), ("start", "<f8"), ("end", "<f8")])
 _VALUE = np.dtype("<f2")

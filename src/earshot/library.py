@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
-from os import PathLike, fsdecode, fsencode
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,20 @@ import numpy as np
 
 from earshot import heard
 from earshot.captions import Caption
+from earshot.database import (
+    DATABASE,
+    among,
+    connect,
+    connect_reading,
+    damaged,
+    from_sql,
+    is_blank,
+    log_of,
+    no_library,
+    one_line_errors,
+    take_writer_lock,
+    to_sql,
+)
 from earshot.frames import FrameTable, Stretch, TableBuilder, pack
 from earshot.heard import Heard
 from earshot.types import LibraryError, Recording, Seconds
@@ -30,9 +44,6 @@ Source = Literal["heard", "transcript"]
 """Of passages: what an encoder heard, or what a transcript says."""
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x45415253  # "EARS", in the header of the SQLite file
-DATABASE = "library.db"
-LOCK = "library.lock"
-BUSY_SECONDS = 30.0  # how long to wait where SQLite makes connections take turns (recovery, last close): milliseconds
 
 _SCHEMA = (
     "CREATE TABLE encoders (kind TEXT PRIMARY KEY, name TEXT NOT NULL, digest TEXT NOT NULL, dim INTEGER NOT NULL,"
@@ -122,7 +133,7 @@ class Store:
         self._file = (folder / DATABASE).absolute()
         word = _stored_encoder(connection, "word")
         if word is None:
-            raise _damaged(folder, "no word encoder")
+            raise damaged(folder, "no word encoder")
         self.encoder = word
         self._connection = connection
         self._lock = lock  # None when opened for reading
@@ -136,7 +147,7 @@ class Store:
         written, the file is damaged or is not a library.
         """
         folder = Path(path)
-        with _one_line_errors(folder):
+        with one_line_errors(folder):
             if folder.is_file():
                 raise LibraryError(f"{folder} is a file, not a library: choose another folder with --library")
             folder.mkdir(parents=True, exist_ok=True)
@@ -149,21 +160,21 @@ class Store:
         Raises LibraryError as `create_or_open`, and where there is no library.
         """
         folder = Path(path)
-        with _one_line_errors(folder):
+        with one_line_errors(folder):
             if not (folder / DATABASE).is_file():
-                raise _no_library(folder)
+                raise no_library(folder)
         return cls._open(folder, encoder, writing=writing, create=False)
 
     @classmethod
     def _open(cls, folder: Path, encoder: EncoderIdentity | None, *, writing: bool, create: bool) -> Store:
-        with _one_line_errors(folder), ExitStack() as undo:
-            lock = undo.enter_context(closing(_take_writer_lock(folder))) if writing else None
+        with one_line_errors(folder), ExitStack() as undo:
+            lock = undo.enter_context(closing(take_writer_lock(folder))) if writing else None
             file = folder / DATABASE
-            connection = undo.enter_context(closing(_connect(file, "mode=rwc") if writing else _connect_reading(file)))
+            connection = undo.enter_context(closing(connect(file, "mode=rwc") if writing else connect_reading(file)))
             if writing:
                 for pragma in _WRITING:
                     connection.execute(pragma)
-            if create and encoder is not None and _is_blank(connection):
+            if create and encoder is not None and is_blank(connection):
                 _create(connection, encoder)
             store = cls(folder, connection, lock)
             if encoder is not None and store.encoder != encoder:
@@ -195,7 +206,7 @@ class Store:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         if self._lock is None:
             raise RuntimeError(f"the store at {self.path} is open for reading only")
-        with self._turn, _one_line_errors(self.path):
+        with self._turn, one_line_errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -223,7 +234,7 @@ class Store:
             if stretch.frames.dtype != np.int8 or stretch.frames.shape[1:] != (self.encoder.dim,):
                 found = f"{stretch.frames.shape} {stretch.frames.dtype}"
                 raise ValueError(f"frames must be (n, {self.encoder.dim}) int8, not {found}")
-        key = _to_sql(path)
+        key = to_sql(path)
         n_frames = sum(len(stretch.frames) for stretch in stretches)
         with self._transaction() as connection:
             connection.execute("DELETE FROM recordings WHERE path = ?", (key,))
@@ -247,12 +258,12 @@ class Store:
         with self._transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO failures (path, size, mtime_ns, reason) VALUES (?, ?, ?, ?)",
-                (_to_sql(failure.path), *size_and_mtime, _to_sql(failure.reason)),
+                (to_sql(failure.path), *size_and_mtime, to_sql(failure.reason)),
             )
 
     def remove(self, paths: Iterable[str]) -> int:
         """Remove recordings, and failures, by path, all in one transaction; how many recordings were removed."""
-        keys = [(_to_sql(path),) for path in paths]
+        keys = [(to_sql(path),) for path in paths]
         with self._transaction() as connection:
             removed = connection.executemany("DELETE FROM recordings WHERE path = ?", keys).rowcount if keys else 0
             connection.executemany("DELETE FROM failures WHERE path = ?", keys)
@@ -261,7 +272,7 @@ class Store:
         return removed
 
     def _rows(self, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
-        with self._turn, _one_line_errors(self.path):
+        with self._turn, one_line_errors(self.path):
             return self._connection.execute(sql, parameters).fetchall()
 
     def version(self) -> int:
@@ -270,19 +281,19 @@ class Store:
 
     def recordings(self, ids: Iterable[int] | None = None) -> list[Recording]:
         """The recordings, or those with these ids that are still there, in the order of their ids."""
-        where, parameters = _among("id", ids)
+        where, parameters = among("id", ids)
         rows = self._rows(f"SELECT id, path, seconds, speech_seconds FROM recordings{where} ORDER BY id", *parameters)
-        return [Recording(id, _from_sql(path), *seconds) for id, path, *seconds in rows]
+        return [Recording(id, from_sql(path), *seconds) for id, path, *seconds in rows]
 
     def fingerprints(self) -> dict[str, Fingerprint]:
         """Path of every recording -> what its file was like when it was indexed."""
         rows = self._rows("SELECT path, size, mtime_ns FROM recordings ORDER BY id")
-        return {_from_sql(path): Fingerprint(size, mtime_ns) for path, size, mtime_ns in rows}
+        return {from_sql(path): Fingerprint(size, mtime_ns) for path, size, mtime_ns in rows}
 
     def failures(self) -> list[Failure]:
         """The files that could not be indexed, by path."""
         return [
-            Failure(_from_sql(path), None if size is None else Fingerprint(size, mtime_ns), _from_sql(reason))
+            Failure(from_sql(path), None if size is None else Fingerprint(size, mtime_ns), from_sql(reason))
             for path, size, mtime_ns, reason in self._rows("SELECT * FROM failures ORDER BY path")
         ]
 
@@ -293,14 +304,14 @@ class Store:
             " (SELECT count(*) FROM failures) FROM recordings"
         )
         size = 0
-        for file in (self._file, _log_of(self._file)):
+        for file in (self._file, log_of(self._file)):
             with suppress(FileNotFoundError):
                 size += file.stat().st_size
         return Totals(recordings, seconds, speech_seconds, n_frames, failures, size)
 
     def passage_encoder(self) -> EncoderIdentity | None:
         """The encoder of the passages that are stored; None where none ever were."""
-        with self._turn, _one_line_errors(self.path):
+        with self._turn, one_line_errors(self.path):
             return _stored_encoder(self._connection, "passage")
 
     def use_passage_encoder(self, encoder: EncoderIdentity) -> None:
@@ -340,7 +351,7 @@ class Store:
             try:
                 yield recording, heard.unpack(words, cut, vectors, encoder.dim)
             except ValueError as error:
-                raise _damaged(self.path, error) from error
+                raise damaged(self.path, error) from error
 
     def add_transcript(self, recording_id: int, captions: Sequence[Caption]) -> None:
         """Store the transcript of a recording, in place of an earlier one, whose passages go unless it is the same.
@@ -362,12 +373,12 @@ class Store:
         """Id of each recording, or of these among them, that has a transcript -> what it says."""
         if self.passage_encoder() is None:
             return {}
-        where, parameters = _among("recording", recording_ids)
+        where, parameters = among("recording", recording_ids)
         rows = self._rows(f"SELECT recording, captions FROM transcripts{where}", *parameters)
         try:
             return {recording: [Caption(*caption) for caption in json.loads(told)] for recording, told in rows}
         except (ValueError, TypeError) as error:
-            raise _damaged(self.path, error) from error
+            raise damaged(self.path, error) from error
 
     def frames(self, recording_ids: Iterable[int] | None = None) -> FrameTable:
         """All frames, or those of these recordings, from one consistent snapshot. Ids that are gone yield nothing."""
@@ -385,13 +396,13 @@ class Store:
     def _tables(self, max_bytes: int | None, recording_ids: Iterable[int] | None) -> Iterator[FrameTable]:
         dim = self.encoder.dim
         ids = None if recording_ids is None else list(recording_ids)
-        with _one_line_errors(self.path), closing(_connect_reading(self._file)) as snapshot:
+        with one_line_errors(self.path), closing(connect_reading(self._file)) as snapshot:
             snapshot.execute("BEGIN")
-            where, parameters = _among("id", ids)
+            where, parameters = among("id", ids)
             (total, version) = snapshot.execute(
                 f"SELECT coalesce(sum(n_frames), 0), (SELECT changes FROM state) FROM recordings{where}", parameters
             ).fetchone()
-            where, parameters = _among("recording", ids)
+            where, parameters = among("recording", ids)
             order = "id" if ids is None else "recording, id"  # the same order, and each needs no sorting
             blocks = snapshot.execute(
                 f"SELECT recording, stretches, vectors FROM blocks{where} ORDER BY {order}", parameters
@@ -410,55 +421,7 @@ class Store:
                     raise ValueError("number of frames")
                 yield table.build(version)
             except ValueError as error:
-                raise _damaged(self.path, error) from error
-
-
-def _connect(file: Path, query: str, timeout: Seconds = BUSY_SECONDS) -> sqlite3.Connection:
-    uri = f"{file.absolute().as_uri()}?{query}"
-    return sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
-
-
-def _connect_reading(file: Path) -> sqlite3.Connection:
-    """A connection that reads, also on a medium where SQLite cannot put its shared index beside the database."""
-    connection = _connect(file, "mode=rw")
-    try:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return connection
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        cannot_share = _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-        if cannot_share and file.is_file() and not _log_of(file).exists():
-            return _connect(file, "immutable=1")
-        raise
-
-
-def _log_of(file: Path) -> Path:
-    return file.with_name(file.name + "-wal")
-
-
-def _take_writer_lock(folder: Path) -> sqlite3.Connection:
-    """An exclusive SQLite transaction on an empty file beside the database: one writer, on every system.
-
-    The operating system releases it when the process dies, however it dies; forked children do not inherit it.
-    """
-    lock = _connect(folder / LOCK, "mode=rwc", timeout=0)
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-        return lock
-    except sqlite3.DatabaseError as error:
-        lock.close()
-        if _code(error) != sqlite3.SQLITE_BUSY:
-            raise
-        raise LibraryError(
-            f"another `earshot index` is writing to the library at {folder}: wait for it, or use another (--library)"
-        ) from error
-
-
-def _is_blank(connection: sqlite3.Connection) -> bool:
-    """Whether nothing was ever stored: a new file, or one whose making was interrupted."""
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    return not tables
+                raise damaged(self.path, error) from error
 
 
 def _create(connection: sqlite3.Connection, encoder: EncoderIdentity) -> None:
@@ -473,8 +436,8 @@ def _create(connection: sqlite3.Connection, encoder: EncoderIdentity) -> None:
 
 
 def _check_format(folder: Path, connection: sqlite3.Connection) -> None:
-    if _is_blank(connection):
-        raise _no_library(folder)
+    if is_blank(connection):
+        raise no_library(folder)
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION_ID:
         raise LibraryError(f"{folder / DATABASE} is not an Earshot library: choose another folder with --library")
@@ -490,63 +453,3 @@ def _stored_encoder(connection: sqlite3.Connection, kind: str) -> EncoderIdentit
     columns = "name, digest, dim, frame_seconds"
     row = connection.execute(f"SELECT {columns} FROM encoders WHERE kind = ?", (kind,)).fetchone()
     return row and EncoderIdentity(*row)
-
-
-def _no_library(folder: Path) -> LibraryError:
-    return LibraryError(f"no library at {folder}: make one with `earshot index FOLDER --library {folder}`")
-
-
-def _damaged(folder: Path, what: object) -> LibraryError:
-    return LibraryError(
-        f"{folder / DATABASE} is damaged or not an Earshot library ({what}): move it away and index again"
-    )
-
-
-def _code(error: sqlite3.Error) -> int | None:
-    """SQLite's primary result code."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code & 0xFF if isinstance(code, int) else None
-
-
-@contextmanager
-def _one_line_errors(folder: Path) -> Iterator[None]:
-    """Turns the errors of SQLite and of the file system that a user can mend into one line each."""
-    try:
-        yield
-    except OSError as error:
-        raise LibraryError(
-            f"cannot use {folder} as a library ({error.strerror}): choose another folder with --library"
-        ) from error
-    except sqlite3.DatabaseError as error:
-        code = _code(error)
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _damaged(folder, error) from error
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            advice = "check the disk and its free space, then run again; everything stored before is kept"
-        elif code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            advice = "make the folder and the files in it writable, or choose another with --library"
-        elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            advice = "another program holds it: wait for that program"
-        else:
-            raise
-        raise LibraryError(f"cannot use the library at {folder} ({error}): {advice}") from error
-
-
-def _to_sql(text: str) -> str | bytes:
-    """Text, or raw bytes for a file name that is not valid UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return fsencode(text)
-    return text
-
-
-def _from_sql(value: str | bytes) -> str:
-    return fsdecode(value) if isinstance(value, bytes) else value
-
-
-def _among(column: str, ids: Iterable[int] | None) -> tuple[str, tuple[str, ...]]:
-    """A WHERE clause and its parameters."""
-    if ids is None:
-        return "", ()
-    return f" WHERE {column} IN (SELECT value FROM json_each(?))", (json.dumps([int(id) for id in ids]),)

@@ -28,11 +28,15 @@ FIELDS = ("recording", "start", "end", "score", "probability", "query")
 """Of a hit, in JSON lines and CSV: path, seconds, seconds, cosine, chance that the query is said there, query."""
 
 
-def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command that prints hits the parameter `format`, a key of FORMATS or None."""
-    for name, told in reversed(_TOLD.items()):
-        command = click.option(f"--{name}", "format", flag_value=name, default=None, help=told)(command)
-    return command
+def format_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the parameter `format`: one of `names`, of all formats of hits unless told, or None."""
+
+    def given(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names or tuple(_TOLD)):
+            command = click.option(f"--{name}", "format", flag_value=name, default=None, help=_TOLD[name])(command)
+        return command
+
+    return given
 
 
 _TOLD = {
@@ -42,13 +46,6 @@ _TOLD = {
     "srt": "Subtitles, for the hits in one recording.",
     "audacity": "Audacity labels, for the hits in one recording.",
 }
-
-
-def passage_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command that prints passages the parameter `format`, "table", "json" or None."""
-    for name in ("json", "table"):
-        command = click.option(f"--{name}", "format", flag_value=name, default=None, help=_TOLD[name])(command)
-    return command
 
 
 def text_of_passages(passages: Sequence[Passage], format: str | None) -> str:

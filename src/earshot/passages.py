@@ -22,7 +22,7 @@ from earshot.encoders import passage
 from earshot.encoders.clock import FRAME_SECONDS
 from earshot.encoders.passage import PassageEncoder
 from earshot.frames import Stretch
-from earshot.heard import ALTERNATIVES, Heard
+from earshot.heard import ALTERNATIVES, BLANK, Heard
 from earshot.types import Seconds
 
 LENGTHS: tuple[tuple[Seconds, Seconds], ...] = ((40.0, 10.0), (12.0, 0.0))
@@ -147,7 +147,8 @@ def _cut(words: _Words, stretches: Sequence[Stretch]) -> _Cut:
     runs = np.array(list(dict.fromkeys(run for of in LENGTHS for run in windows(starts, stops, *of))), np.int64)
     runs = runs.reshape(-1, 2)
     first, last = np.searchsorted(words.stretches, runs.T, side="left")
-    held = last > first
+    said = np.concatenate([[0], np.cumsum(words.tokens[:, 0] != BLANK)])
+    held = said[last] > said[first]
     return _Cut(first[held], last[held], starts[runs[held, 0]], stops[runs[held, 1] - 1])
 
 

@@ -23,8 +23,6 @@ OFF = 1.0
 """What it costs in log odds that a token's weights are one off, times its square."""
 EAGER = 1.0
 """Added to the log odds of each end: better too many, as the decoder can tell that one of them is none (BLANK)."""
-BLANK = 0
-"""The token of what ends where no token does; BERT's own padding."""
 ALONE = 1.5
 """What it costs, in log odds, that a piece between two ends is of no token."""
 LONGEST = 100

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earshot.encoders.cif import BLANK, HALVES, find_ends, integrate_and_fire, pool, told
+from earshot.encoders.cif import HALVES, find_ends, integrate_and_fire, pool, told
 from earshot.encoders.clock import FIRST_CENTRE, FRAME_SECONDS
 from earshot.encoders.text import TextEncoder, load_text
 from earshot.encoders.towers import check, identity, open_network, padded, read_card
 from earshot.encoders.word import WordEncoder
 from earshot.encoders.wordpiece import WITHIN
 from earshot.features import Floats, log_mel
+from earshot.heard import ALTERNATIVES, BLANK
 from earshot.types import EncoderError
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ ENCODER, DECODER = "-encoder.onnx", "-decoder.onnx"
 """How the names of a passage encoder's files end."""
 STACKED = 2
 """Frames of the word encoder to one of the passage encoder: 80 ms."""
-ALTERNATIVES = 5
 NOTHING = 0.95
 """What is so likely to be BLANK is left out."""
 SCALE = np.float32(1 / 127)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from earshot.encoders.cif import BLANK, HALVES, ROUNDING, find_ends
+from earshot.encoders.cif import HALVES, ROUNDING, find_ends
+from earshot.heard import BLANK
 from earshot.train.clsr.config import SpeechConfig
 from earshot.train.clsr.sanm import real
 
@@ -115,12 +116,7 @@ class Predictor(nn.Module):
         self.cif_output = nn.Linear(config.dim, 1)
         self.borders = nn.Linear(config.dim, HALVES) if config.sound else None
 
-    def forward(
-        self,
-        hidden: Tensor,
-        lengths: Tensor,
-        counts: Tensor | None = None,
-    ) -> tuple[Tokens, Tensor]:
+    def forward(self, hidden: Tensor, lengths: Tensor, counts: Tensor | None = None) -> tuple[Tokens, Tensor]:
         """Tokens of frames `hidden` (b, t, d), `lengths` (b,) of them real; and the weights (b, t) as they come.
 
         With `counts` (b,) the weights are scaled to come to that many, else each row gets its tail. In float32 at

@@ -19,8 +19,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from earshot import encoders
-from earshot.encoders.cif import BLANK
-from earshot.encoders.passage import ALTERNATIVES, DECODER, ENCODER, KIND
+from earshot.encoders.passage import DECODER, ENCODER, KIND
+from earshot.heard import ALTERNATIVES, BLANK
 from earshot.train.clsr.model import PassageModel
 from earshot.train.clsr.paraformer import SpeechBranch
 from earshot.train.export import write_card
@@ -55,9 +55,9 @@ class _Decoder(nn.Module):
         counts, lengths = (torch.full((1,), x.shape[1]) for x in (vectors, frames))
         frames = frames[..., : self.branch.config.dim]
         if self.branch.sound is None:
-            best = self.branch.tell(vectors, counts, frames, lengths).softmax(2).topk(ALTERNATIVES, 2)
+            best = self.branch.decoder(vectors, counts, frames, lengths).softmax(2).topk(ALTERNATIVES, 2)
             return best.indices, best.values
-        scores, spans = self.branch.tell_spans(vectors, counts, frames, lengths)
+        scores, spans = self.branch.tell(vectors, counts, frames, lengths)
         chances = scores.softmax(2)
         best = chances[..., 1:].topk(ALTERNATIVES, 2)
         return best.indices + 1, best.values, chances[..., BLANK], spans

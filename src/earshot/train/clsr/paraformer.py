@@ -85,27 +85,23 @@ class SpeechBranch(nn.Module):
             fired, weights, borders, found = self.predictor.find(frames, lengths, self.sound(features))
             known = tokens is not None and counts is not None and ends is not None
             told = labels(found, fired.counts, ends, tokens, counts) if known else None  # type: ignore[arg-type]
-            scores = self.tell(fired.vectors, fired.counts, frames, lengths)
+            scores, _ = self.tell(fired.vectors, fired.counts, frames, lengths)
             return Heard(scores, fired.counts, fired.fires, weights, borders, told)
         fired, weights = self.predictor(frames, lengths, counts)
         vectors = fired.vectors
         if tokens is not None and self.training and self.config.sampling > 0:
             with torch.no_grad():
-                guessed = self.tell(vectors, fired.counts, frames, lengths).argmax(2)
+                guessed = self.decoder(vectors, fired.counts, frames, lengths).argmax(2)
             tokens = tokens[:, : guessed.shape[1]]
             given = hints(guessed, tokens, fired.counts, self.config.sampling)
             right = self.decoder.vectors(tokens.masked_fill(~given, 0)).to(vectors.dtype)
             vectors = torch.where(given.unsqueeze(2), right, vectors)
-        return Heard(self.tell(vectors, fired.counts, frames, lengths), fired.counts, fired.fires, weights)
+        scores = self.decoder(vectors, fired.counts, frames, lengths)
+        return Heard(scores, fired.counts, fired.fires, weights)
 
-    def tell(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Scores (b, n, vocabulary) of vectors (b, n, dim, with sounds + sound) that fired in frames (b, t, dim)."""
-        if self.sound is None:
-            return self.decoder(vectors, counts, frames, lengths)  # type: ignore[no-any-return]
-        return self.tell_spans(vectors, counts, frames, lengths)[0]
-
-    def tell_spans(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of a branch with sounds, and log probabilities (b, n, SPANS) of how many pieces each token is."""
+    def tell(self, vectors: Tensor, counts: Tensor, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a branch with sounds: scores (b, n, vocabulary) of vectors (b, n, dim + sound) that were found in frames
+        (b, t, dim), and log probabilities (b, n, SPANS) of how many pieces each token is."""
         assert self.sound is not None
         table: Any = self.decoder.output_layer
         queries = self.sound.queries(vectors[..., self.config.dim :])
