@@ -49,6 +49,9 @@ class PassageOptions:
     """Share of the rows that are texts nobody read."""
     pause: float = 0.15
     """Chance of a pause between two words of a spliced row; after a sentence there always is one."""
+    masks: float = 0.0
+    """Stretches that are hidden in each second of speech, so that the words around tell what is said in them."""
+    longest_mask: Seconds = 0.3
     weights: dict[str, float] = field(default_factory=dict)
     """How often each corpus, and each text, is drawn."""
 
@@ -136,8 +139,17 @@ class PassageBatcher:
         rows = []
         for _ in range(max(2, round(options.seconds / length))):
             spliced = self.texts and rng.random() < options.spliced
-            rows.append(self._spliced(length, rng) if spliced else self._read(length, rng))
+            row = self._spliced(length, rng) if spliced else self._read(length, rng)
+            self._mask(row.frames, rng)
+            rows.append(row)
         return collate(rows)
+
+    def _mask(self, frames: NDArray[np.int8], rng: Generator) -> None:
+        """Hide stretches of frames, in place."""
+        longest = round(self.options.longest_mask / FRAME_SECONDS)
+        for _ in range(rng.poisson(self.options.masks * len(frames) * FRAME_SECONDS)):
+            begin = int(rng.integers(len(frames)))
+            frames[begin : begin + int(rng.integers(1, longest + 1))] = 0
 
     def _read(self, length: Seconds, rng: Generator) -> _Row:
         """What one speaker says, utterance after utterance, as they come, until there is enough; whole words of it."""
