@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,18 @@ from pocketsphinx import Decoder
 
 from benchmarks import store
 from benchmarks.run import current_origin
-from earshot import encoders, metrics
-from earshot.ask import similarity
-from earshot.audio import load
-from earshot.bm25 import Index
+from earshot import bm25, encoders, metrics
+from earshot.ask import FAINT, similarity, telling_words
+from earshot.audio import SAMPLE_RATE, load
+from earshot.encoders.clock import HALVES
 from earshot.encoders.passage import PassageEncoder, load_passage
 from earshot.encoders.text import TextEncoder
+from earshot.encoders.word import WordEncoder
 from earshot.features import log_mel
-from earshot.heard import BLANK
+from earshot.frames import FrameTable
 from earshot.library import Source
+from earshot.query import typed_query
+from earshot.search import Haystack, find_all
 from earshot.types import Clip, EarshotError
 
 KEYWORDS = 5
@@ -60,16 +63,26 @@ class Passages:
     def samples(self) -> list[Floats]:
         return [load(Clip(str(path))) for path in self.paths]
 
+    @cached_property
+    def lengths(self) -> NDArray[np.float64]:
+        """(p,) seconds."""
+        return np.array([len(samples) / SAMPLE_RATE for samples in self.samples])
+
 
 @dataclass(frozen=True)
 class Told:
-    """What somebody makes of passages: their texts, the same as word pieces (n, k) with probabilities, and the
-    processor seconds that it took."""
+    """What somebody makes of passages: their texts, the same as word pieces, how long each is, the processor seconds
+    that it took, and the frames of the passages, a stretch each, where words are sought in the sound."""
 
     texts: list[str]
-    words: list[tuple[NDArray[np.int64], NDArray[Any]]]
+    tokens: list[NDArray[np.int64]]
+    lengths: NDArray[np.float64]
     seconds: float
-    source: Source = "transcript"
+    haystack: Haystack | None = None
+
+    @property
+    def source(self) -> Source:
+        return "transcript" if self.haystack is None else "heard"
 
 
 Reader = Callable[[Passages], Told]
@@ -109,23 +122,36 @@ def keywords(texts: Sequence[str]) -> list[str]:
     return [" ".join(w for w in dict.fromkeys(of) if w in best) for of, best in zip(words, chosen, strict=True)]
 
 
-def rankers(text: TextEncoder) -> dict[str, Ranker]:
+def rankers(text: TextEncoder, word: WordEncoder) -> dict[str, Ranker]:
     """Ways to compare questions with what was told, by the ends of contenders' names; the first is Earshot's."""
 
     def by_meaning(told: Told, questions: Sequence[str]) -> NDArray[Any]:
-        """Vectors of a text encoder, of the likeliest words (paper B)."""
-        passages = text.embed_ids([tokens[tokens[:, 0] != BLANK, 0].tolist() for tokens, _ in told.words])
+        """Vectors of a text encoder (paper B)."""
+        passages = text.embed_ids([tokens.tolist() for tokens in told.tokens])
         return text.embed(questions) @ passages.T
 
     def by_words(told: Told, questions: Sequence[str]) -> NDArray[Any]:
-        """BM25 over word pieces, each counted by its chance."""
-        index = Index(told.words)
-        return np.stack([index.scores(text.pieces.ids(question)) for question in questions])
+        """BM25 over word pieces, or over words that are sought in the sound, each counted by its chance."""
+        if told.haystack is not None:
+            return np.stack([bm25.scores(spotted(told.haystack, word, q), told.lengths) for q in questions])
+        index = bm25.Index(told.tokens)
+        asked = [sorted(set(text.pieces.ids(question))) for question in questions]
+        return np.stack([bm25.scores(index.counts(words), told.lengths) for words in asked])
 
     def by_both(told: Told, questions: Sequence[str]) -> NDArray[Any]:
         return similarity(by_meaning(told, questions), by_words(told, questions), told.source)
 
     return {"": by_both, "-meaning": by_meaning, "-words": by_words, "-bm25": by_bm25}
+
+
+def spotted(haystack: Haystack, encoder: WordEncoder, question: str) -> NDArray[np.float64]:
+    """(w, p): how often each of the words that `earshot ask` seeks is expected in each stretch of the haystack."""
+    words = [typed_query(word, encoder) for word in telling_words(question, encoder.lexicon)]
+    counts = np.zeros((len(words), len(haystack.table.stretch_start)))
+    for of, places in zip(counts, find_all(haystack, words, encoder), strict=True):
+        there = places.chances >= FAINT
+        np.add.at(of, haystack.stretch_of(places.starts[there] // HALVES), places.chances[there])
+    return counts
 
 
 def by_bm25(told: Told, questions: Sequence[str]) -> NDArray[Any]:
@@ -141,20 +167,20 @@ def heard(encoder: PassageEncoder) -> Reader:
 
     def read(test: Passages) -> Told:
         began = time.process_time()
-        found = []
-        for samples in test.samples:
-            (frames,) = encoder.word.frames([log_mel(samples)])
-            found.append(encoder.hear(frames))
+        frames = [encoder.word.frames([log_mel(samples)])[0] for samples in test.samples]
+        tokens = [encoder.hear(of).tokens for of in frames]
+        offsets, starts = np.cumsum([0, *map(len, frames)]), np.zeros(len(frames))
+        table = FrameTable(np.concatenate(frames), offsets, starts, np.arange(len(frames)), 0)
+        haystack = Haystack.of(table, encoder.word)
         seconds = time.process_time() - began
-        texts = [encoder.read(of.tokens[:, 0]) for of in found]
-        return Told(texts, [(of.tokens, of.sure) for of in found], seconds, "heard")
+        return Told([encoder.read(of) for of in tokens], tokens, test.lengths, seconds, haystack)
 
     return cache(read)
 
 
 def written(text: TextEncoder) -> Reader:
     """What was said, from the transcript."""
-    return cache(lambda test: Told(list(test.texts), [_certain(text, of) for of in test.texts], 0.0))
+    return cache(lambda test: _told(text, test.texts, test, 0.0))
 
 
 def transcribed(text: TextEncoder, folder: Path, name: str, make: Callable[[], Callable[[Floats], str]]) -> Reader:
@@ -170,7 +196,7 @@ def transcribed(text: TextEncoder, folder: Path, name: str, make: Callable[[], C
             path.write_text(json.dumps({"cpu_seconds": time.process_time() - began, "heard": found}))
         kept = json.loads(path.read_text())
         texts = [kept["heard"][id] for id in test.ids]
-        return Told(texts, [_certain(text, of) for of in texts], kept["cpu_seconds"])
+        return _told(text, texts, test, kept["cpu_seconds"])
 
     return cache(read)
 
@@ -210,9 +236,8 @@ def whisper(folder: Path) -> Callable[[Floats], str]:
     return recognise
 
 
-def _certain(text: TextEncoder, said: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    tokens = np.array(text.pieces.ids(said), np.int64).reshape(-1, 1)
-    return tokens, np.ones(tokens.shape)
+def _told(text: TextEncoder, texts: Sequence[str], test: Passages, seconds: float) -> Told:
+    return Told(list(texts), [np.array(text.pieces.ids(of), np.int64) for of in texts], test.lengths, seconds)
 
 
 def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: float) -> dict[str, Any]:
@@ -229,7 +254,7 @@ def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: floa
         row[f"{way}_mrr"] = round(metrics.mean_reciprocal_rank(ranks), 4)
     plain = jiwer.Compose([jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.Strip(), jiwer.RemoveMultipleSpaces()])
     row["wer"] = round(jiwer.wer(plain(list(test.texts)), plain(told.texts)), 4)
-    row["seconds_per_hour"] = round((told.seconds + ranked) / hours, 2)
+    row |= {"seconds_per_hour": round(told.seconds / hours, 2), "question_ms": round(1000 * ranked / len(relevant), 2)}
     return row | asdict(current_origin("benchmarks.passages"))
 
 
@@ -273,10 +298,12 @@ def main(
         if whisper_folder:
             readers["whisper"] = transcribed(text, work, "whisper", lambda: whisper(whisper_folder))
         contenders = {
-            f"{who}{end}": (read, rank) for who, read in readers.items() for end, rank in rankers(text).items()
+            f"{who}{end}": (read, rank)
+            for who, read in readers.items()
+            for end, rank in rankers(text, encoder.word).items()
         }
         for test in (read_passages(name, speech) for name in tests):
-            hours = sum(len(samples) for samples in test.samples) / 16_000 / 3600
+            hours = float(test.lengths.sum()) / 3600
             for name in names or contenders:
                 row = score(name, *contenders[name], test, hours)
                 store.put(folder / "passages.jsonl", row, ("contender", "test"))

@@ -13,13 +13,14 @@ import pytest
 from numpy.typing import NDArray
 
 from earshot import hear
-from earshot.ask import Asker
+from earshot.ask import SOUGHT, Asker, telling_words
 from earshot.captions import Caption
 from earshot.encoders import passage
 from earshot.frames import Stretch
-from earshot.heard import ALTERNATIVES, Heard
+from earshot.heard import Heard
 from earshot.library import EncoderIdentity, Fingerprint, Store
 from earshot.passages import read
+from earshot.search import Spotted
 from earshot.types import Clip, LibraryError, QueryError
 
 DIM = 9
@@ -38,19 +39,26 @@ class Reader:
 
     def listen(self, clip: NDArray[np.float32]) -> passage.Heard:
         loud = round(float(np.abs(clip).max()) * 8)
-        return passage.Heard(*words(*[loud + 1] * (loud > 0)), np.zeros(1), np.ones((1, ALTERNATIVES), np.float32))  # type: ignore[arg-type]
+        return passage.Heard(np.full(int(loud > 0), loud + 1), np.zeros(int(loud > 0)))
 
     def read(self, tokens: NDArray[np.int64]) -> str:
         return " ".join("-abcdefgh"[k] for k in tokens)
 
 
-def words(*tokens: int) -> tuple[NDArray[np.int64]]:
-    """Each as sure as can be."""
-    return (np.array([[token] + [0] * (ALTERNATIVES - 1) for token in tokens], np.int64).reshape(-1, ALTERNATIVES),)
+class Finder:
+    """Finds words where it is told that they are: recording, second, chance."""
+
+    encoder = SimpleNamespace(lexicon=SimpleNamespace(prior=lambda phones: -3.0 if len(phones) == 1 else -9.0))
+
+    def __init__(self, places: dict[str, list[tuple[int, float, float]]]) -> None:
+        self.places = places
+
+    def spot(self, words: list[str]) -> list[Spotted]:
+        of = (np.array(self.places.get(word, []), np.float64).reshape(-1, 3).T for word in words)
+        return [Spotted(ids.astype(np.int64), at, chances.astype(np.float32)) for ids, at, chances in of]
 
 
 STRETCHES = [Stretch(10.0 * k, np.zeros((200, DIM), np.int8)) for k in range(8)]
-SURE = np.array([[1.0] + [0.0] * (ALTERNATIVES - 1)] * 8, np.float16)
 
 
 def heard(*cuts: tuple[int, int, float]) -> Heard:
@@ -60,7 +68,7 @@ def heard(*cuts: tuple[int, int, float]) -> Heard:
     for row, (a, _, score) in enumerate(cuts):
         vectors[row, a + 1] = score
     ends = 10.0 * (1 + np.arange(8))
-    return Heard(*words(*range(1, 9)), SURE, ends, first, last, 10.0 * first, 10.0 * last, vectors)
+    return Heard(np.arange(1, 9), ends, first, last, 10.0 * first, 10.0 * last, vectors)
 
 
 @pytest.fixture
@@ -76,9 +84,9 @@ def add(store: Store, path: str, what: Heard) -> int:
     return id
 
 
-def asker(store: Store) -> Asker:
-    reader: Any = Reader()
-    return Asker(store, reader)
+def asker(store: Store, **places: list[tuple[int, float, float]]) -> Asker:
+    reader, finder = Reader(), Finder(places)
+    return Asker(store, reader, finder)  # type: ignore[arg-type]
 
 
 def test_the_best_passage_comes_first_as_the_longest_around_it(store: Store) -> None:
@@ -94,9 +102,23 @@ def test_the_best_passage_comes_first_as_the_longest_around_it(store: Store) -> 
     assert asker(store).ask("c?", within="z/*") == []
 
 
-def test_words_that_are_shared_count_beside_vectors(store: Store) -> None:
-    add(store, "/a.wav", heard((0, 2, 0.0), (4, 6, 0.0), (6, 8, 0.0)))
-    assert asker(store).ask("f?", top=1)[0].start == 40
+def test_words_that_are_said_count_beside_vectors(store: Store) -> None:
+    """By their chances, wherever they are in a passage; those in other recordings do not."""
+    one = add(store, "/a.wav", heard((0, 2, 0.0), (4, 6, 0.0), (6, 8, 0.0)))
+    two = add(store, "/b.wav", heard((0, 2, 0.0)))
+    found = asker(store, f=[(one, 59.9, 0.5), (two, 30.0, 0.9), (one, 10.0, 0.01)]).ask("f? g?")
+    assert (found[0].recording.path, found[0].start) == ("/a.wav", 40) and found[0].score > 0
+    assert [p.score for p in found[1:]] == [0, 0, 0]
+
+
+def test_words_that_tell_nothing_are_not_sought_and_the_rarest_come_first() -> None:
+    lexicon: Any = SimpleNamespace(prior=lambda phones: {1: -3.0, 2: -8.0, 3: -9.0}.get(len(phones), -20.0))
+    assert telling_words("Oh, who paid? Who did?", lexicon) == ["paid", "did", "who"]
+    assert telling_words("谁?", lexicon) == [] and len(telling_words("telescopes " * 9 + TEXT, lexicon)) == SOUGHT
+
+
+TEXT = "several observatories measured unexpected gravitational lensing around distant galaxies before professional "
+TEXT += "astronomers published preliminary spectroscopic evidence supporting competing cosmological interpretations"
 
 
 def test_overlapping_passages_are_told_once(store: Store) -> None:
@@ -142,7 +164,7 @@ def test_words_of_captions_lie_evenly_in_their_time() -> None:
     captions = [Caption(1.0, 3.0, "ab"), Caption(19.0, 21.0, "cde"), Caption(21, 22, "!")]
     (told, none) = read([(captions, stretches), ([], [])], reader)
     assert told.ends.tolist() == pytest.approx([2, 3, 19 + 2 / 3, 19 + 4 / 3, 21])
-    assert told.tokens[:, 0].tolist() == [1, 2, 3, 4, 5] and told.sure.sum() == 5
+    assert told.tokens.tolist() == [1, 2, 3, 4, 5]
     assert [(a, b) for a, b in zip(told.first, told.last, strict=True)] == [(0, 5), (0, 3), (3, 5)]
     assert len(none.tokens) == len(none.vectors) == 0
 

@@ -67,7 +67,11 @@ def test_what_a_recogniser_says_is_kept_for_other_runs(tmp_path: Path) -> None:
     test = passages.read_passages("toy:test", pool(tmp_path))
     for _ in range(2):
         told = passages.transcribed(TEXT, tmp_path / "kept", "toy", make)(test)
-        assert told.texts == ["heard 16000", "heard 32000"] and told.words[0][0].tolist() == [[5], [5]]
+        assert (
+            told.texts == ["heard 16000", "heard 32000"]
+            and told.tokens[0].tolist() == [5, 5]
+            and told.lengths.tolist() == [1, 2]
+        )
     assert loaded == [1]
 
 

@@ -22,7 +22,7 @@ from conftest import Talk, ToyEncoder, ToyPassageEncoder
 import earshot
 from earshot import cli
 from earshot.library import Store
-from earshot.search import Searcher
+from earshot.search import Searcher, Spotted
 from earshot.types import AudioError, Clip, Hit, QueryError
 
 Earshot = Callable[..., tuple[int, str, str]]
@@ -35,7 +35,11 @@ class FakeSearcher:
     asked: list[tuple[Any, ...]]
 
     def __init__(self, store: Store, encoder: ToyEncoder) -> None:
-        self.store = store
+        self.store, self.encoder = store, encoder
+
+    def spot(self, words: list[str]) -> list[Spotted]:
+        assert not words  # to the toy's lexicon
+        return []
 
     def find(self, query: str | Clip, *, top: int | None, threshold: float | None, within: str | None) -> list[Hit]:
         type(self).asked.append((query, top, threshold, within))

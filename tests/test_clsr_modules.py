@@ -17,9 +17,19 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from earshot.encoders.cif import ALONE, EAGER, HALVES, OFF, ROUNDING, find_ends, integrate_and_fire, pool, told  # noqa: E402
+from earshot.encoders.cif import (  # noqa: E402
+    ALONE,
+    BLANK,
+    EAGER,
+    HALVES,
+    OFF,
+    ROUNDING,
+    find_ends,
+    integrate_and_fire,
+    pool,
+    told,
+)
 from earshot.features import STACKED, Cmvn, fbank, low_frame_rate  # noqa: E402
-from earshot.heard import BLANK  # noqa: E402
 from earshot.train.clsr import checkpoint, paraformer  # noqa: E402
 from earshot.train.clsr.cif import Predictor, aligned, cif, labels  # noqa: E402
 from earshot.train.clsr.config import SIZES, SpeechConfig  # noqa: E402

@@ -13,7 +13,7 @@ from earshot import hear, passages
 from earshot.encoders import passage
 from earshot.encoders.clock import FRAME_SECONDS
 from earshot.frames import Stretch
-from earshot.heard import ALTERNATIVES, BLANK, Heard, pack, unpack
+from earshot.heard import Heard, pack, unpack
 from earshot.ingest import Progress
 from earshot.library import EncoderIdentity, Fingerprint, Store
 
@@ -29,8 +29,7 @@ class Ears:
     def hear(self, frames: NDArray[np.int8]) -> passage.Heard:
         self.lengths.append(len(frames))
         ends = np.arange(25, len(frames) + 1, 25)
-        tokens = np.repeat(frames[ends - 1, :1].astype(np.int64) + 1, ALTERNATIVES, axis=1)
-        return passage.Heard(tokens, ends * FRAME_SECONDS, np.full(tokens.shape, 0.2, np.float32))
+        return passage.Heard(frames[ends - 1, 0].astype(np.int64) + 1, ends * FRAME_SECONDS)
 
     def embed_tokens(self, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
         return np.array([[len(text), text[0], text[-1], 1] for text in texts], np.float32).reshape(-1, 4)
@@ -51,15 +50,11 @@ def test_words_are_of_the_stretch_they_end_in_and_keep_its_clock() -> None:
     said = stretches(4, 10, 20, 7, 45, 3)
     words, none, other = passages.listen([said, [], said[:1]], ears)
     assert [round(n * FRAME_SECONDS) for n in ears.lengths] == [14, 27, 45, 3, 4]
-    assert np.bincount(words.tokens[:, 0])[1:].tolist() == [4, 10, 20, 7, 45, 3]
+    assert np.bincount(words.tokens)[1:].tolist() == [4, 10, 20, 7, 45, 3]
     assert words.ends[:5].tolist() == pytest.approx([2, 3, 4, 5, 8])
     assert words.ends[-1] == pytest.approx(1 + 4 + 10 + 20 + 7 + 45 + 3 + 5 * 2)
     assert len(none.tokens) == len(none.ends) == len(none.first) == len(none.vectors) == 0
-    assert (
-        other.tokens[:, 0].tolist() == [1] * 4
-        and other.sure.shape == other.tokens.shape
-        and other.stops.tolist() == [5]
-    )
+    assert other.tokens.tolist() == [1] * 4 and other.stops.tolist() == [5]
 
 
 def test_passages_overlap_end_in_pauses_and_are_no_longer_than_told() -> None:
@@ -80,20 +75,8 @@ def test_passages_overlap_end_in_pauses_and_are_no_longer_than_told() -> None:
 def test_speech_without_a_pause_is_a_passage_and_silence_is_none() -> None:
     ears: Any = Ears()
     long, mute = passages.listen([stretches(90), stretches(0.4, 0.4)], ears)
-    assert long.stops.tolist() == [91.0] and long.tokens[:, 0].tolist() == [1] * 90
+    assert long.stops.tolist() == [91.0] and long.tokens.tolist() == [1] * 90
     assert len(mute.vectors) == len(mute.tokens) == 0
-
-
-def test_what_may_be_a_word_but_most_likely_is_none_makes_no_passage() -> None:
-    class Unsure(Ears):
-        def hear(self, frames: NDArray[np.int8]) -> passage.Heard:
-            heard = super().hear(frames)
-            heard.tokens[:, 0] = BLANK
-            return heard
-
-    ears: Any = Unsure()
-    (heard,) = passages.listen([stretches(8, 9)], ears)
-    assert len(heard.tokens) == 17 and len(heard.first) == len(heard.vectors) == 0
 
 
 def test_bytes_give_back_what_was_heard_or_say_that_they_do_not_fit() -> None:
@@ -103,7 +86,7 @@ def test_bytes_give_back_what_was_heard_or_say_that_they_do_not_fit() -> None:
     for name in Heard.__slots__:
         np.testing.assert_array_equal(getattr(again, name), getattr(heard, name))
     words, cut, vectors = pack(heard)
-    for wrong in ((words[:38], cut, vectors), (words, cut, vectors[:-2]), (words[:-1], cut, vectors)):
+    for wrong in ((words[:12], cut, vectors), (words, cut, vectors[:-2]), (words[:-1], cut, vectors)):
         with pytest.raises(ValueError):
             unpack(*wrong, dim=4)
 

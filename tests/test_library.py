@@ -17,7 +17,7 @@ import pytest
 
 import earshot.library
 from earshot.captions import Caption
-from earshot.heard import ALTERNATIVES, Heard
+from earshot.heard import Heard
 from earshot.library import EncoderIdentity, Failure, Fingerprint, FrameTable, Store, Stretch
 from earshot.types import LibraryError
 
@@ -185,9 +185,7 @@ def passages(n: int, value: int = 1) -> Heard:
     """n passages of a word each."""
     count, times = np.arange(n), np.arange(n, dtype=np.float64)
     vectors = np.full((n, 3), value, np.float16)
-    tokens = np.repeat(count[:, None] + value, ALTERNATIVES, axis=1)
-    sure = np.full(tokens.shape, 0.5, np.float16)
-    return Heard(tokens, sure, times + 0.5, count, count + 1, times, times + 1, vectors)
+    return Heard(count + value, times + 0.5, count, count + 1, times, times + 1, vectors)
 
 
 def test_passages_go_with_their_recording(store: Store) -> None:
@@ -202,7 +200,7 @@ def test_passages_go_with_their_recording(store: Store) -> None:
     store.add_passages(first, passages(0))
     assert [(id, len(heard.tokens)) for id, heard in store.passages()] == [(first, 0), (second, 4)]
     _, found = (heard for _, heard in store.passages())
-    assert found.tokens[:, 0].tolist() == [1, 2, 3, 4] and found.vectors.shape == (4, 3)
+    assert found.tokens.tolist() == [1, 2, 3, 4] and found.vectors.shape == (4, 3)
     again = add(store, "/b.wav", stretch(0, 7), mtime_ns=2)
     assert store.without_passages() == [again] and [id for id, _ in store.passages()] == [first]
     store.remove(["/a.wav"])

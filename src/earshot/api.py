@@ -138,12 +138,7 @@ class Library:
         LibraryError where there is no library, or another encoder wrote it.
         """
         with self._turn:
-            if self._searcher is None:
-                from earshot.search import Searcher
-
-                encoder = self._load_encoder()
-                self._searcher = Searcher(Store.open(self.path, encoder=_identity(encoder)), encoder)
-            return self._searcher.find(query, top=top, threshold=threshold, within=within)
+            return self._open_searcher().find(query, top=top, threshold=threshold, within=within)
 
     def ask(self, question: str | Clip, *, top: int | None = 10, within: str | None = None) -> list[Passage]:
         """Passages that may answer a question, typed or spoken, best first; `top` and `within` as for `find`.
@@ -158,7 +153,7 @@ class Library:
                 passages = self._load_passages()
                 if passages is None:
                     raise LibraryError("nothing can be asked: there is no passage encoder for this word encoder")
-                self._asker = Asker(Store.open(self.path), passages)
+                self._asker = Asker(Store.open(self.path), passages, self._open_searcher())
             return self._asker.ask(question, top=top, within=within)
 
     def recordings(self, within: str | None = None) -> list[Recording]:
@@ -197,6 +192,14 @@ class Library:
             except OSError:
                 vanished.append(path)
         return Status(identity, totals, unheard, failures, tuple(sorted(vanished)), tuple(sorted(changed)))
+
+    def _open_searcher(self) -> Searcher:
+        if self._searcher is None:
+            from earshot.search import Searcher
+
+            encoder = self._load_encoder()
+            self._searcher = Searcher(Store.open(self.path, encoder=_identity(encoder)), encoder)
+        return self._searcher
 
     def _load_encoder(self) -> WordEncoder:
         if self._encoder is None:

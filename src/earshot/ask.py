@@ -1,14 +1,17 @@
 """The read path of `ask`: a question, typed or spoken -> the passages in a library that may answer it, best first.
 
-In: an open store, the passage encoder that heard its recordings, a question. Out: passages with times and the seconds
-in them that are most like the question. Knows nothing of how recordings were heard, or of printing.
+In: an open store, the passage encoder that heard its recordings, what finds words in them, a question. Out: passages
+with times and the seconds in them that are most like the question. Knows nothing of how recordings were heard, or of
+printing.
 
-A passage is like a question by its vector (paper B, arXiv 2511.09282) and by the words that they share, where a word
-counts by the chance that it was said. Ours: names, which vectors blur, are found by the second.
+A passage is like a question by its vector (paper B, arXiv 2511.09282) and by the question's words that are said in it.
+Ours: these words are sought in the sound, as `find` does it, and count by their chances, for what was misheard, names
+above all, is neither in the vector nor in the words that were heard.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,21 +19,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from earshot import bm25
 from earshot.audio import load
-from earshot.bm25 import Index
 from earshot.captions import Caption
+from earshot.encoders.lexicon import Lexicon
 from earshot.encoders.passage import PassageEncoder
+from earshot.encoders.towers import phone_ids
 from earshot.features import Floats
-from earshot.heard import BLANK, Heard
+from earshot.heard import Heard
 from earshot.library import Source, Store
-from earshot.search import matches
+from earshot.passages import SHORT
+from earshot.pronounce import read_out
+from earshot.search import Searcher, Spotted, matches
 from earshot.types import Clip, LibraryError, Passage, QueryError, Recording, Seconds, Span
 
 LONGEST_QUESTION: Seconds = 40.0
 SHARED = 0.5
 """A passage that shares so much of its time with a better one says the same."""
-WORDS: dict[Source, float] = {"heard": 6.0, "transcript": 1.5}
+WORDS: dict[Source, float] = {"heard": 7.0, "transcript": 1.5}
 """Weight of the words that are shared; that of the cosine is 1. What is misheard blurs a vector more than words."""
+COMMON = math.log(1e-3)
+"""Words as likely as this at any place tell nothing of a passage, and take time to find."""
+FAINT = 0.02
+"""Places where a word is less likely do not count."""
+SOUGHT = 16
+"""Words of a question that are sought, the rarest first."""
 WRITTEN = 0.8
 """Weight of what a transcript says of a passage where there is one; the rest is that of what was heard."""
 Ints = NDArray[np.int64]
@@ -39,7 +52,8 @@ Times = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class _Shelf:
-    """All passages (p,) of one source: number in `recordings` and in the passages of that, time, vectors, words."""
+    """All passages (p,) of one source, recording after recording, each from its first on: number in `recordings` and in
+    the passages of that, time, vectors."""
 
     source: Source
     recordings: tuple[Recording, ...]
@@ -49,11 +63,28 @@ class _Shelf:
     starts: Times
     stops: Times
     vectors: Floats
-    words: Index
 
-    def scores(self, vector: Floats, tokens: Sequence[int]) -> Floats:
-        """(p,) how like a question they are."""
-        return similarity(self.vectors @ vector, self.words.scores(tokens), self.source)
+    def scores(self, vector: Floats, counts: Times) -> Floats:
+        """(p,) how like a question they are: its vector, and how often each of its words is expected in them (w, p)."""
+        shared = bm25.scores(counts, self.stops - self.starts)
+        return similarity(self.vectors @ vector, shared, self.source)
+
+    def texts(self) -> list[Ints]:
+        """The word pieces of each passage."""
+        told = ((self.heard[k], n) for k, n in zip(self.of, self.number, strict=True))
+        return [heard.tokens[heard.first[n] : heard.last[n]] for heard, n in told]
+
+    def counts(self, words: Sequence[Spotted]) -> Times:
+        """(w, p): how often each of some words that were sought is expected to be said in each passage."""
+        ids = np.array([recording.id for recording in self.recordings], np.int64)
+        found = np.zeros((len(words), len(self.of)))
+        for counts, word in zip(found, words, strict=True):
+            of = (values[word.chances >= FAINT] for values in (word.recordings, word.middles, word.chances))
+            for id, middle, chance in zip(*of, strict=True):
+                first, last = np.searchsorted(self.of, np.searchsorted(ids, id) + np.arange(2))
+                inside = (self.starts[first:last] <= middle) & (middle < self.stops[first:last])
+                counts[first:last][inside] += chance
+        return found
 
     def places(self) -> list[tuple[int, Seconds, Seconds]]:
         """What tells the passages apart: recording, start, stop."""
@@ -70,10 +101,11 @@ def similarity(cosines: Floats, shared: Floats, source: Source) -> Floats:
 class Asker:
     """Asks one library; keeps its passages in memory between questions and notices when the library has changed."""
 
-    def __init__(self, store: Store, encoder: PassageEncoder) -> None:
-        self.store, self.encoder = store, encoder
+    def __init__(self, store: Store, encoder: PassageEncoder, searcher: Searcher) -> None:
+        self.store, self.encoder, self.searcher = store, encoder, searcher
         self._shelves: tuple[_Shelf, _Shelf] | None = None
         self._captions: dict[int, list[Caption]] = {}
+        self._written = bm25.Index([])
         self._twins: Ints = np.zeros(0, np.int64)
         self._version = -1
 
@@ -86,7 +118,11 @@ class Asker:
         tokens = self._tokens(question)
         (vector,) = self.encoder.embed_tokens([tokens])
         shelves = self._read()
-        heard, written = (shelf.scores(vector, tokens.tolist()) for shelf in shelves)
+        sought = telling_words(
+            question if isinstance(question, str) else self.encoder.read(tokens), self.searcher.encoder.lexicon
+        )
+        counts = shelves[0].counts(self.searcher.spot(sought)), self._written.counts(np.unique(tokens).tolist())
+        heard, written = (shelf.scores(vector, of) for shelf, of in zip(shelves, counts, strict=True))
         twins = self._twins >= 0
         written[twins] = WRITTEN * written[twins] + (1 - WRITTEN) * heard[self._twins[twins]]
         heard[self._twins[twins]] = -np.inf
@@ -102,7 +138,7 @@ class Asker:
             start, stop = float(shelf.starts[row]), float(shelf.stops[row])
             if any(one.recording == recording and _shared(one, start, stop) >= SHARED for one in found):
                 continue
-            found.append(self._passage(shelf, row, float(scores[k])))
+            found.append(self._passage(shelf, row, heard if shelf is shelves[0] else written))
         return found
 
     def _tokens(self, question: str | Clip) -> Ints:
@@ -114,8 +150,7 @@ class Asker:
             if len(tokens) > self.encoder.text.limit - 2:
                 raise QueryError(f"the question has {len(question.split())} words; ask in two sentences or so")
             return tokens
-        heard = self.encoder.listen(load(question, max_seconds=LONGEST_QUESTION))
-        said: Ints = heard.tokens[heard.tokens[:, 0] != BLANK, 0]
+        said = self.encoder.listen(load(question, max_seconds=LONGEST_QUESTION)).tokens
         if not len(said):
             raise QueryError(f"{question}: no words are heard in it; give a clip of a spoken question")
         return said
@@ -135,16 +170,22 @@ class Asker:
             places = {key: k for k, key in enumerate(heard.places())}
             self._twins = np.array([places.get(key, -1) for key in written.places()], np.int64)
             self._captions = self.store.transcripts()
+            self._written = bm25.Index(written.texts())
             self._shelves, self._version = (heard, written), version
         return self._shelves
 
-    def _passage(self, shelf: _Shelf, row: int, score: float) -> Passage:
-        """A passage, told as the longest one around it."""
+    def _passage(self, shelf: _Shelf, row: int, scores: Floats) -> Passage:
+        """A passage, told as the longest one around it, with the best of the shortest ones in that."""
         recording, start, stop = shelf.recordings[shelf.of[row]], shelf.starts[row], shelf.stops[row]
-        around = np.flatnonzero((shelf.of == shelf.of[row]) & (shelf.starts <= start) & (shelf.stops >= stop))
-        home = around[np.argmax(shelf.stops[around] - shelf.starts[around])]
-        whole, best = (Span(float(shelf.starts[k]), float(shelf.stops[k])) for k in (home, row))
-        text, best_text = (self._text(shelf, k, span) for k, span in ((int(home), whole), (row, best)))
+        lengths, same = shelf.stops - shelf.starts, shelf.of == shelf.of[row]
+        around = np.flatnonzero(same & (shelf.starts <= start) & (shelf.stops >= stop))
+        home = around[np.argmax(lengths[around])]
+        inside = np.flatnonzero(same & (shelf.starts >= shelf.starts[home]) & (shelf.stops <= shelf.stops[home]))
+        short = inside[lengths[inside] <= max(SHORT, float(lengths[inside].min()))]
+        best_row = short[np.argmax(scores[short])]
+        whole, best = (Span(float(shelf.starts[k]), float(shelf.stops[k])) for k in (home, best_row))
+        text, best_text = (self._text(shelf, int(k), span) for k, span in ((home, whole), (best_row, best)))
+        score = float(scores[row])
         return Passage(recording, whole.start, whole.end, score, text, best, best_text, shelf.source == "heard")
 
     def _text(self, shelf: _Shelf, row: int, span: Span) -> str:
@@ -153,14 +194,22 @@ class Asker:
             captions = self._captions.get(shelf.recordings[shelf.of[row]].id, [])
             return " ".join(c.text for c in captions if span.start <= (c.start + c.end) / 2 <= span.end)
         told, number = shelf.heard[shelf.of[row]], shelf.number[row]
-        return self.encoder.read(told.tokens[told.first[number] : told.last[number], 0])
+        return self.encoder.read(told.tokens[told.first[number] : told.last[number]])
+
+
+def telling_words(question: str, lexicon: Lexicon) -> list[str]:
+    """The words of a question that tell its passages from others, the rarest first; none where none can be read out."""
+    try:
+        priors = {word: lexicon.prior(phone_ids(phones)) for word, phones in read_out(question)}
+    except QueryError:
+        return []
+    return sorted((word for word, prior in priors.items() if prior < COMMON), key=lambda word: priors[word])[:SOUGHT]
 
 
 def _shelf(store: Store, source: Source, recordings: dict[int, Recording], dim: int) -> _Shelf:
     found = [(recordings[id], of) for id, of in store.passages(source) if id in recordings]
     counts = [len(heard.first) for _, heard in found]
     vectors: list[NDArray[Any]] = [np.zeros((0, dim), np.float32), *(heard.vectors for _, heard in found)]
-    texts = [(h.tokens[a:b], h.sure[a:b]) for _, h in found for a, b in zip(h.first, h.last, strict=True)]
     return _Shelf(
         source,
         tuple(recording for recording, _ in found),
@@ -170,7 +219,6 @@ def _shelf(store: Store, source: Source, recordings: dict[int, Recording], dim: 
         np.concatenate([np.zeros(0), *(heard.starts for _, heard in found)]),
         np.concatenate([np.zeros(0), *(heard.stops for _, heard in found)]),
         np.concatenate(vectors, dtype=np.float32),
-        Index(texts),
     )
 
 

@@ -1,7 +1,7 @@
 """Texts of which each word is uncertain, ranked by the words of a question: BM25 over expected counts.
 
-In: word pieces with the probabilities that they were said. Out: scores. Pure NumPy; knows nothing of speech, encoders
-or libraries.
+In: how often each word of a question is expected in each text. Out: scores. Pure NumPy; knows nothing of speech,
+encoders or libraries.
 
 Robertson et al., Okapi at TREC-3 (1994); expected counts as in Chia et al., Statistical lattice-based spoken document
 retrieval (2010). With certain words it is BM25 with the idf of Lucene, log(1 + ...).
@@ -9,48 +9,46 @@ retrieval (2010). With certain words it is BM25 with the idf of Lucene, log(1 + 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-K1, B = 1.2, 0.75
+K1, B = 0.8, 0.4
+"""Sentences are short and say a word once; libraries of documents take 1.2 and .75."""
+
+
+def scores(counts: NDArray[np.floating], lengths: NDArray[np.floating]) -> Floats:
+    """(n,): of a question's words how much of their weight each text holds; 1 where it could hold no more.
+
+    counts (w, n): how often each of the words is expected in each text; lengths (n,) of the texts, in any unit.
+    """
+    n = len(lengths)
+    norm = K1 * (1 - B + B * lengths / max(float(lengths.mean()) if n else 1.0, 1e-9))
+    holding = np.minimum(counts, 1.0).sum(axis=1)
+    idf = np.log1p((n - holding + 0.5) / (holding + 0.5))
+    most = float(idf.sum()) * (K1 + 1)
+    found: Floats = (idf @ (counts * (K1 + 1) / (counts + norm)) / max(most, 1e-9)).astype(np.float32)
+    return found
 
 
 class Index:
-    """Texts by their words; immutable."""
+    """Where each word is in texts that are certain; immutable."""
 
-    def __init__(self, texts: Sequence[tuple[Ints, NDArray[np.floating]]]) -> None:
-        """Of each text tokens (n, k), what each word may be, and their probabilities (n, k)."""
-        parts = [_counts(*text) for text in texts]
-        tokens = np.concatenate([np.zeros(0, np.int64), *(tokens for tokens, _ in parts)])
-        counts = np.concatenate([np.zeros(0), *(counts for _, counts in parts)])
-        rows = np.repeat(np.arange(len(parts)), [len(tokens) for tokens, _ in parts])
-        order = np.argsort(tokens, kind="stable")
-        self.n = len(parts)
-        self._tokens, self._rows, counts = tokens[order], rows[order], counts[order]
-        lengths = np.array([float(sure.sum()) for _, sure in texts])
-        norm = K1 * (1 - B + B * lengths / max(float(lengths.mean()) if self.n else 1.0, 1e-9))
-        self._weights = counts * (K1 + 1) / (counts + norm[self._rows])
-        self._present = np.minimum(counts, 1.0)
+    def __init__(self, texts: Sequence[Ints]) -> None:
+        """Of each text its words (n,)."""
+        rows = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+        words = np.concatenate([np.zeros(0, np.int64), *texts])
+        order = np.argsort(words, kind="stable")
+        self.n = len(texts)
+        self._words, self._rows = words[order], rows[order]
 
-    def scores(self, tokens: Iterable[int]) -> Floats:
-        """(n,): of a question's words how much of their weight each text holds; 1 where it could hold no more."""
-        found, most = np.zeros(self.n), 0.0
-        for token in set(tokens):
-            low, high = np.searchsorted(self._tokens, [token, token + 1])
-            holding = float(self._present[low:high].sum())
-            idf = float(np.log1p((self.n - holding + 0.5) / (holding + 0.5)))
-            found[self._rows[low:high]] += idf * self._weights[low:high]
-            most += idf * (K1 + 1)
-        return (found / max(most, 1e-9)).astype(np.float32)
-
-
-def _counts(tokens: Ints, sure: NDArray[np.floating]) -> tuple[Ints, NDArray[np.float64]]:
-    """The different tokens of a text, and how often each is expected to be in it."""
-    different, where = np.unique(tokens[sure > 0], return_inverse=True)
-    counts = np.zeros(len(different))
-    np.add.at(counts, where, sure[sure > 0])
-    return different, counts
+    def counts(self, words: Sequence[int]) -> NDArray[np.float64]:
+        """(w, n): how often each of some words is in each text."""
+        found = np.zeros((len(words), self.n))
+        for of, word in zip(found, words, strict=True):
+            low, high = np.searchsorted(self._words, [word, word + 1])
+            np.add.at(of, self._rows[low:high], 1)
+        return found

@@ -14,26 +14,20 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Times = NDArray[np.float64]
 
-ALTERNATIVES = 5
-"""Word pieces that are kept of each that was heard."""
-BLANK = 0
-"""The token of what is no word piece; BERT's own padding."""
-_WORD = np.dtype([("end", "<f8"), ("token", "<u4", ALTERNATIVES), ("sure", "<f2", ALTERNATIVES)])
+_WORD = np.dtype([("end", "<f8"), ("token", "<u4")])
 _PASSAGE = np.dtype([("first", "<u4"), ("last", "<u4"), ("start", "<f8"), ("end", "<f8")])
 _VALUE = np.dtype("<f2")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heard:
-    """Word pieces of a recording in order, and the second (n,) at which each ends; and its passages (p,).
+    """Word pieces (n,) of a recording in order, and the second (n,) at which each ends; and its passages (p,).
 
-    tokens (n, ALTERNATIVES): what each word piece may be, the likeliest first; sure (n, ALTERNATIVES): how likely, 0
-    where there is none. Passage k is the word pieces from `first[k]` to before `last[k]`, and lasts from second
-    `starts[k]` to `stops[k]`. vectors (p, dim) float16: unit norm.
+    Passage k is the word pieces from `first[k]` to before `last[k]`, and lasts from second `starts[k]` to `stops[k]`.
+    vectors (p, dim) float16: unit norm.
     """
 
     tokens: Ints
-    sure: NDArray[np.float16]
     ends: Times
     first: Ints
     last: Ints
@@ -45,7 +39,7 @@ class Heard:
 def pack(heard: Heard) -> tuple[bytes, bytes, bytes]:
     """The bytes of its words, of its passages, and of their vectors."""
     words, passages = np.zeros(len(heard.tokens), _WORD), np.zeros(len(heard.first), _PASSAGE)
-    words["token"], words["sure"], words["end"] = heard.tokens, heard.sure, heard.ends
+    words["token"], words["end"] = heard.tokens, heard.ends
     for name, values in (("first", heard.first), ("last", heard.last), ("start", heard.starts), ("end", heard.stops)):
         passages[name] = values
     return words.tobytes(), passages.tobytes(), np.ascontiguousarray(heard.vectors, _VALUE).tobytes()
@@ -59,4 +53,4 @@ def unpack(words: bytes, passages: bytes, vectors: bytes, dim: int) -> Heard:
         raise ValueError("passages that do not go with their words or vectors")
     first, last = (cut[name].astype(np.int64) for name in ("first", "last"))
     tokens = told["token"].astype(np.int64)
-    return Heard(tokens, told["sure"], told["end"], first, last, cut["start"], cut["end"], values.reshape(-1, dim))
+    return Heard(tokens, told["end"], first, last, cut["start"], cut["end"], values.reshape(-1, dim))

@@ -22,10 +22,11 @@ from earshot.encoders import passage
 from earshot.encoders.clock import FRAME_SECONDS
 from earshot.encoders.passage import PassageEncoder
 from earshot.frames import Stretch
-from earshot.heard import ALTERNATIVES, BLANK, Heard
+from earshot.heard import Heard
 from earshot.types import Seconds
 
-LENGTHS: tuple[tuple[Seconds, Seconds], ...] = ((40.0, 10.0), (12.0, 0.0))
+SHORT: Seconds = 12.0
+LENGTHS: tuple[tuple[Seconds, Seconds], ...] = ((40.0, 10.0), (SHORT, 0.0))
 """How long passages are at most, and how much of each the next repeats at most."""
 AT_ONCE: Seconds = 30.0
 """Speech that is heard together."""
@@ -59,14 +60,14 @@ def _bound(
     """The words of recordings cut into passages, with the vector of each."""
     cuts = [_cut(said, of) for said, of in zip(words, recordings, strict=True)]
     texts = [
-        said.tokens[a:b, 0]
+        said.tokens[a:b]
         for said, cut in zip(words, cuts, strict=True)
         for a, b in zip(cut.first, cut.last, strict=True)
     ]
     vectors = np.concatenate([np.zeros((0, encoder.dim)), *each(encoder.embed_tokens, [[text] for text in texts])])
     edges = np.cumsum([0, *(len(cut.first) for cut in cuts)])
     return [
-        Heard(said.tokens, said.sure, said.ends, *cut, vectors[first:last].astype(np.float16))
+        Heard(said.tokens, said.ends, *cut, vectors[first:last].astype(np.float16))
         for said, cut, (first, last) in zip(words, cuts, pairwise(edges), strict=True)
     ]
 
@@ -76,7 +77,7 @@ def read(
     encoder: PassageEncoder,
     each: Callable[..., Iterable[Any]] = map,
 ) -> list[Heard]:
-    """The same of recordings that have transcripts: their words are those of the captions, each as sure as can be."""
+    """The same of recordings that have transcripts: their words are those of the captions."""
     words = [_spelled(captions, stretches, encoder) for captions, stretches in transcripts]
     return _bound(words, [stretches for _, stretches in transcripts], encoder, each)
 
@@ -85,23 +86,18 @@ def _spelled(captions: Sequence[Caption], stretches: Sequence[Stretch], encoder:
     """Word pieces of captions, evenly in their time, in the stretch that begins last before each ends."""
     pieces = [encoder.text.pieces.ids(caption.text) for caption in captions]
     ends = [np.linspace(c.start, c.end, len(ids) + 1)[1:] for c, ids in zip(captions, pieces, strict=True)]
-    tokens = np.zeros((sum(map(len, pieces)), ALTERNATIVES), np.int64)
-    tokens[:, 0] = [k for ids in pieces for k in ids]
-    sure = np.zeros(tokens.shape, np.float16)
-    sure[:, 0] = 1
+    tokens = np.array([k for ids in pieces for k in ids], np.int64)
     times = np.concatenate([np.zeros(0), *ends])
     order = np.argsort(times, kind="stable")
     starts = np.array([stretch.start for stretch in stretches])
     of = np.clip(np.searchsorted(starts, times[order], side="left") - 1, 0, max(len(starts) - 1, 0))
-    return _Words(tokens[order], sure, of, times[order])
+    return _Words(tokens[order], of, times[order])
 
 
 class _Words(NamedTuple):
-    """Word pieces (n, ALTERNATIVES) of a recording in order, how sure each is, the stretch that each is in and the
-    second at which it ends."""
+    """Word pieces (n,) of a recording in order, the stretch that each is in and the second at which it ends."""
 
     tokens: Ints
-    sure: NDArray[np.float16]
     stretches: Ints
     ends: NDArray[np.float64]
 
@@ -128,15 +124,13 @@ def _groups(seconds: Sequence[Seconds]) -> Iterator[tuple[int, int]]:
 
 def _words(stretches: Sequence[Stretch], told: Sequence[tuple[tuple[int, int], passage.Heard]]) -> _Words:
     """The word pieces of a recording, as told of runs of its stretches that were heard together."""
-    none = np.zeros((0, ALTERNATIVES))
-    found = [_Words(none.astype(np.int64), none.astype(np.float16), np.zeros(0, np.int64), np.zeros(0))]
+    found = [_Words(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for (first, last), heard in told:
         group = stretches[first:last]
         edges = np.cumsum([0, *(len(s.frames) for s in group)]) * FRAME_SECONDS
         of = np.clip(np.searchsorted(edges, heard.ends, side="left") - 1, 0, len(group) - 1)
         starts = np.array([s.start for s in group])
-        sure = heard.sure.astype(np.float16)
-        found.append(_Words(heard.tokens, sure, first + of, starts[of] + heard.ends - edges[of]))
+        found.append(_Words(heard.tokens, first + of, starts[of] + heard.ends - edges[of]))
     return _Words(*(np.concatenate(of) for of in zip(*found, strict=True)))
 
 
@@ -147,8 +141,7 @@ def _cut(words: _Words, stretches: Sequence[Stretch]) -> _Cut:
     runs = np.array(list(dict.fromkeys(run for of in LENGTHS for run in windows(starts, stops, *of))), np.int64)
     runs = runs.reshape(-1, 2)
     first, last = np.searchsorted(words.stretches, runs.T, side="left")
-    said = np.concatenate([[0], np.cumsum(words.tokens[:, 0] != BLANK)])
-    held = said[last] > said[first]
+    held = last > first
     return _Cut(first[held], last[held], starts[runs[held, 0]], stops[runs[held, 1] - 1])
 
 

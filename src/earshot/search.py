@@ -1,6 +1,7 @@
 """The read path of `find`: a typed or spoken query -> places in a library, best first.
 
-In: an open store, the encoder that wrote it, a query. Out: hits with times, cosine and probability. Three steps:
+In: an open store, the encoder that wrote it, a query. Out: hits with times, cosine and probability; for `ask`, where
+each of several words may be said. Three steps:
 every span is ranked by its pooled embedding; the best few hundred are aligned with the query frame by frame and
 compared with similar words of the language; all of it makes the probability. Knows nothing of how recordings got into
 the library, or of printing.
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +29,8 @@ from earshot.library import Store
 from earshot.query import COSINE_WEIGHT, PRIOR_WEIGHT, WORST, Query, bounded, spoken_query, typed_query
 from earshot.types import Clip, Hit, Recording, Seconds
 
-CANDIDATES = 400
-"""Spans of each pronunciation that are aligned."""
+CANDIDATES, SPOTTED = 400, 100
+"""Spans of each pronunciation that are aligned: of what is sought alone, and of words of a question."""
 CELLS = 1 << 25
 """Half frames times phones that are aligned for a query: of a long one fewer spans than CANDIDATES are."""
 COMPARED, LIKELY = 100, 0.2
@@ -51,6 +53,8 @@ UNASKED = -FAR - 0.001
 LONG = 0.3
 """Size of an example of half a second. Phrases are said less often than their places seem to tell, most of all spoken
 ones; a weight for all sizes would put long words behind short ones."""
+TOGETHER = 8
+"""Ways to say what is sought that frames are compared with at once."""
 CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
 
@@ -79,18 +83,25 @@ class Haystack:
         edges = np.unique(pairs.edges[np.searchsorted(pairs.edges, shares)]).tolist()
         return cls(table, pairs.firsts, means, norms, tuple(slice(a, b) for a, b in pairwise(edges)))
 
-    def scan(self, ways: Sequence[Query], encoder: WordEncoder, pool: Executor) -> list[scores.Spans]:
-        """The CANDIDATES spans of greatest cosine with each query."""
+    def scan(self, ways: Sequence[Query], encoder: WordEncoder, pool: Executor, most: int) -> list[scores.Spans]:
+        """The spans of greatest cosine with each query, so many at most."""
         directions = scores.STRIDE * np.stack([way.vector for way in ways]) @ encoder.projection
 
         def scan_part(part: slice) -> list[scores.Spans]:
             similarity = scores.frame_scores(self.pairs[part], directions)
             norms = [{length: self.inverse_norms[length][part] for length in way.lengths} for way in ways]
-            return [scores.candidates(row, norm, CANDIDATES) for row, norm in zip(similarity, norms, strict=True)]
+            return [scores.candidates(row, norm, most) for row, norm in zip(similarity, norms, strict=True)]
 
         found = list(pool.map(scan_part, self.parts))
         before = [part.start for part in self.parts]
-        return [scores.merged([one[k] for one in found], before, CANDIDATES) for k in range(len(ways))]
+        return [scores.merged([one[k] for one in found], before, most) for k in range(len(ways))]
+
+    def located(self, places: Places) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Ids of the recordings (n,) that places are in, and when each begins and ends there."""
+        stretch = self.stretch_of(places.starts // HALVES)
+        first, edge = HALVES * self.table.stretch_offsets[stretch], self.table.stretch_start[stretch] + EDGE
+        start, end = (np.maximum(0.0, edge + (half - first) * HALF_SECONDS) for half in (places.starts, places.ends))
+        return self.table.stretch_recording[stretch], start, end
 
     def stretch_of(self, frames: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of the stretch that each frame is in."""
@@ -114,6 +125,15 @@ class Places:
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     cosines: Floats
+    chances: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Spotted:
+    """Where a word may be said: ids of recordings, the second in the middle of each place, its chance; each (n,)."""
+
+    recordings: NDArray[np.int64]
+    middles: NDArray[np.float64]
     chances: Floats
 
 
@@ -151,6 +171,21 @@ class Searcher:
         hits.sort(key=lambda hit: -hit.probability)
         return hits[:top]
 
+    def spot(self, words: Sequence[str]) -> list[Spotted]:
+        """Where each of some words may be said, in any recording. QueryError for one that cannot be searched for."""
+        if not words:
+            return []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            sought = list(pool.map(lambda word: typed_query(word, self.encoder), words))
+        self._notice_changes()
+        found: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in words]
+        for haystack in self._haystacks(None):
+            for of, places in zip(found, find_all(haystack, sought, self.encoder), strict=True):
+                recordings, starts, ends = haystack.located(places)
+                of.append((recordings, (starts + ends) / 2, places.chances))
+        none = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.float32)
+        return [Spotted(*(np.concatenate(parts) for parts in zip(none, *of, strict=True))) for of in found]
+
     def _notice_changes(self) -> None:
         version = self.store.version()
         if version != self._version:
@@ -169,34 +204,45 @@ class Searcher:
             yield haystack
 
     def _hits(self, haystack: Haystack, ways: Sequence[Query], recordings: dict[int, Recording]) -> list[Hit]:
-        table = haystack.table
-        if not len(table.vectors):
-            return []
         places = find_places(haystack, ways, self.encoder)
-        stretch = haystack.stretch_of(places.starts // HALVES)
+        measured = (*haystack.located(places), places.cosines, places.chances)
         hits = []
-        for k, (start, end) in enumerate(zip(places.starts, places.ends, strict=True)):
-            recording = recordings.get(int(table.stretch_recording[stretch[k]]))
-            if recording is None:
-                continue
-            first = HALVES * int(table.stretch_offsets[stretch[k]])
-            edge = float(table.stretch_start[stretch[k]]) + EDGE
-            begin, stop = (max(0.0, edge + (int(half) - first) * HALF_SECONDS) for half in (start, end))
-            cosine, chance = float(places.cosines[k]), float(places.chances[k])
-            hits.append(Hit(recording, begin, min(stop, recording.seconds), cosine, chance, ways[0].label))
+        for id, start, end, cosine, chance in zip(*(of.tolist() for of in measured), strict=True):
+            if recording := recordings.get(id):
+                hits.append(Hit(recording, start, min(end, recording.seconds), cosine, chance, ways[0].label))
         return hits
 
 
 def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder) -> Places:
-    """The places where what is sought may be said, one way or another; one for all that overlap.
+    """The places where what is sought may be said, one way or another; one for all that overlap."""
+    (places,) = find_all(haystack, [ways], encoder, CANDIDATES)
+    return places
+
+
+def find_all(
+    haystack: Haystack, sought: Sequence[Sequence[Query]], encoder: WordEncoder, most: int = SPOTTED
+) -> list[Places]:
+    """The places of each of several things that are sought, from so many spans of each way to say it; faster than one
+    after another."""
+    if not len(haystack.table.vectors):
+        nothing, none = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        return [Places(nothing, nothing, none, none) for _ in sought]
+    all_ways = [way for ways in sought for way in ways]
+    with blas.one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        groups = (all_ways[k : k + TOGETHER] for k in range(0, len(all_ways), TOGETHER))
+        spans = [of for group in groups for of in haystack.scan(group, encoder, pool, most)]
+        found = iter(list(pool.map(lambda some, way: measure(haystack, some, way, encoder), spans, all_ways)))
+        each = [[next(found) for _ in ways] for ways in sought]
+        return list(pool.map(lambda ways, some: _places(haystack, ways, some, encoder), sought, each))
+
+
+def _places(haystack: Haystack, ways: Sequence[Query], found: Sequence[Candidates], encoder: WordEncoder) -> Places:
+    """One place for all candidates that overlap, of the ways to say one thing.
 
     The ways of a typed query are its pronunciations, and the likeliest counts. Those of an example are its sound and
     the words that it may be, of which one at most is right: their probabilities add up. A copy of the example is what
     is sought, whatever word it is.
     """
-    with blas.one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        spans = haystack.scan(ways, encoder, pool)
-        found = list(pool.map(lambda some, way: measure(haystack, some, way, encoder), spans, ways))
     starts, ends, cosines = (
         np.concatenate([getattr(c, name) for c in found]) for name in ("starts", "ends", "cosines")
     )

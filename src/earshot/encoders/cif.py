@@ -17,6 +17,8 @@ ROUNDING = 1e-6
 """How far a sum of weights may stay under a whole number and still count as that."""
 
 
+BLANK = 0
+"""The token of a piece of speech that is none; BERT's own padding."""
 HALVES = 2
 """Parts of a frame in which a token may end, where that is told."""
 OFF = 1.0

@@ -24,7 +24,6 @@ from earshot.encoders.towers import check, identity, open_network, padded, read_
 from earshot.encoders.word import WordEncoder
 from earshot.encoders.wordpiece import WITHIN
 from earshot.features import Floats, log_mel
-from earshot.heard import ALTERNATIVES, BLANK
 from earshot.types import EncoderError
 
 if TYPE_CHECKING:
@@ -35,20 +34,15 @@ ENCODER, DECODER = "-encoder.onnx", "-decoder.onnx"
 """How the names of a passage encoder's files end."""
 STACKED = 2
 """Frames of the word encoder to one of the passage encoder: 80 ms."""
-NOTHING = 0.95
-"""What is so likely to be BLANK is left out."""
 SCALE = np.float32(1 / 127)
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What was heard in a stretch: tokens (n, ALTERNATIVES), the word pieces that each may be, the likeliest first,
-    BLANK where it most likely is none; the second (n,) of it at which each ends; sure (n, ALTERNATIVES), the
-    probabilities, 0 to 1, and 0 for BLANK."""
+    """The word pieces (n,) that were heard in a stretch, and the second (n,) of it at which each ends."""
 
     tokens: NDArray[np.int64]
     ends: NDArray[np.float64]
-    sure: Floats
 
 
 @dataclass(frozen=True)
@@ -76,14 +70,14 @@ class PassageEncoder:
 
     @cached_property
     def decoder(self) -> InferenceSession:
-        """vectors (1, n, d), frames (1, t, d) -> tokens (1, n, ALTERNATIVES) int64, and the probability of each; of an
-        encoder that tells where tokens end also that none does (1, n), and how many pieces each is (1, n, k)."""
+        """vectors (1, n, d), frames (1, t, d) -> tokens (1, n) int64; of an encoder that tells where tokens end also
+        the probability that none does (1, n), and log probabilities of how many pieces each is (1, n, k)."""
         return open_network(self.folder / f"{self.name}{DECODER}")
 
     def hear(self, frames: NDArray[np.int8]) -> Heard:
         """The word pieces in frames (n, at least frame_dim) of one stretch, of a minute at most."""
         features = stacked(frames[:, : self.word.frame_dim]).astype(np.float32)[None] * SCALE
-        nothing = Heard(np.zeros((0, ALTERNATIVES), np.int64), np.zeros(0), np.zeros((0, ALTERNATIVES), np.float32))
+        nothing = Heard(np.zeros(0, np.int64), np.zeros(0))
         if not features.shape[1]:
             return nothing
         hidden, weights, *borders = self.encoder.run(None, {"features": features})
@@ -95,25 +89,22 @@ class PassageEncoder:
             times = np.minimum(fires + 1.0, features.shape[1])
         if not len(vectors):
             return nothing
-        (tokens,), (sure,), *rest = self.decoder.run(None, {"vectors": vectors[None], "frames": hidden})
-        if not rest:
-            return Heard(tokens, seconds(times), sure)
-        (blank,), (spans,) = rest
-        ends_token = told(blank, spans)[:, None]
-        tokens = np.where(ends_token, tokens, np.insert(tokens, 0, BLANK, axis=1)[:, :-1])
-        sure = np.where(ends_token, sure, np.insert(sure, 0, 0, axis=1)[:, :-1])
-        some = ends_token[:, 0] | (blank < NOTHING)
-        return Heard(tokens[some], seconds(times[some]), sure[some])
+        (tokens,), *rest = self.decoder.run(None, {"vectors": vectors[None], "frames": hidden})
+        if rest:
+            (blank,), (spans,) = rest
+            some = told(blank, spans)
+            tokens, times = tokens[some], times[some]
+        return Heard(tokens, seconds(times))
 
     def read(self, tokens: Sequence[int] | NDArray[np.int64]) -> str:
-        """Word pieces as a text; BLANK says nothing."""
+        """Word pieces as a text."""
         pieces = self.text.pieces.pieces
-        text = " ".join(pieces[k] for k in tokens if k != BLANK).removeprefix(WITHIN)
+        text = " ".join(pieces[k] for k in tokens).removeprefix(WITHIN)
         return text.replace(f" {WITHIN}", "").replace(" ' ", "'")
 
     def embed_tokens(self, texts: Sequence[NDArray[np.int64]]) -> Floats:
-        """Vectors (n, dim) of texts as word pieces (m,) each; BLANK says nothing."""
-        return self.text.embed_ids([tokens[tokens != BLANK].tolist() for tokens in texts])
+        """Vectors (n, dim) of texts as word pieces (m,) each."""
+        return self.text.embed_ids([tokens.tolist() for tokens in texts])
 
     def listen(self, clip: Floats) -> Heard:
         """The word pieces in a clip, float32 samples at 16 kHz, of a minute at most; none where there is no speech."""
@@ -122,7 +113,7 @@ class PassageEncoder:
 
     def embed_speech(self, clips: Sequence[Floats]) -> Floats:
         """Vectors (n, dim) of clips, each float32 samples at 16 kHz."""
-        return self.embed_tokens([self.listen(clip).tokens[:, 0] for clip in clips])
+        return self.embed_tokens([self.listen(clip).tokens for clip in clips])
 
     def embed_text(self, texts: Sequence[str]) -> Floats:
         """Vectors (n, dim) of questions, or of any texts."""

@@ -30,7 +30,7 @@ from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.pronounce import pronounce_word
 from earshot.query import Query, example_queries, hypotheses, typed_query
-from earshot.search import EDGE, MARGIN_FEATURE, UNASKED, Haystack, find_places, measure, outcome_features
+from earshot.search import CANDIDATES, EDGE, MARGIN_FEATURE, UNASKED, Haystack, find_places, measure, outcome_features
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.train.recipe import held_out, read_recipe
@@ -247,7 +247,7 @@ def candidates(encoder: WordEncoder, held: Held, sought: Sequence[Sought]) -> tu
     with ThreadPoolExecutor() as pool:
         for one in sought:
             ways = one.ways[:1] if one.ways[0].spoken else one.ways
-            for spans, way in zip(held.haystack.scan(ways, encoder, pool), ways, strict=True):
+            for spans, way in zip(held.haystack.scan(ways, encoder, pool, CANDIDATES), ways, strict=True):
                 found = measure(held.haystack, spans, way, encoder)
                 kept = found.features[:, MARGIN_FEATURE] > UNASKED
                 true, other = _truth(held, one, found.starts[kept], found.ends[kept])

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from earshot.encoders.cif import HALVES, ROUNDING, find_ends
-from earshot.heard import BLANK
+from earshot.encoders.cif import BLANK, HALVES, ROUNDING, find_ends
 from earshot.train.clsr.config import SpeechConfig
 from earshot.train.clsr.sanm import real
 

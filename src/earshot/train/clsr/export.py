@@ -19,8 +19,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
 
 from earshot import encoders
+from earshot.encoders.cif import BLANK
 from earshot.encoders.passage import DECODER, ENCODER, KIND
-from earshot.heard import ALTERNATIVES, BLANK
 from earshot.train.clsr.model import PassageModel
 from earshot.train.clsr.paraformer import SpeechBranch
 from earshot.train.export import write_card
@@ -55,12 +55,9 @@ class _Decoder(nn.Module):
         counts, lengths = (torch.full((1,), x.shape[1]) for x in (vectors, frames))
         frames = frames[..., : self.branch.config.dim]
         if self.branch.sound is None:
-            best = self.branch.decoder(vectors, counts, frames, lengths).softmax(2).topk(ALTERNATIVES, 2)
-            return best.indices, best.values
+            return (self.branch.decoder(vectors, counts, frames, lengths).argmax(2),)
         scores, spans = self.branch.tell(vectors, counts, frames, lengths)
-        chances = scores.softmax(2)
-        best = chances[..., 1:].topk(ALTERNATIVES, 2)
-        return best.indices + 1, best.values, chances[..., BLANK], spans
+        return scores[..., BLANK + 1 :].argmax(2) + BLANK + 1, scores.softmax(2)[..., BLANK], spans
 
 
 def export(model: PassageModel, card: str, word: str, folder: Path, name: str = "passage", int8: bool = True) -> None:
@@ -72,7 +69,7 @@ def export(model: PassageModel, card: str, word: str, folder: Path, name: str = 
     outputs = ["frames", "weights", "borders"][: 3 if model.config.sound else 2]
     _write(_Encoder(branch), (features,), ["features"], outputs, folder / f"{name}{ENCODER}", int8)
     inputs = ["vectors", "frames"]
-    outputs = ["tokens", "sure", "blank", "spans"][: 4 if model.config.sound else 2]
+    outputs = ["tokens", "blank", "spans"][: 3 if model.config.sound else 1]
     _write(_Decoder(branch), (vectors, frames), inputs, outputs, folder / f"{name}{DECODER}", int8)
     front = f'kind = "{KIND}"\nreads = "{word}"\n'
     write_card(f"{front}{card.rstrip()}\n", folder, name, [f"{name}{end}" for end in (ENCODER, DECODER)])

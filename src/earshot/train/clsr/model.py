@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize, pad
 
-from earshot.encoders.cif import HALVES
-from earshot.heard import BLANK
+from earshot.encoders.cif import BLANK, HALVES
 from earshot.train.clsr.config import SpeechConfig
 from earshot.train.clsr.paraformer import Heard, SpeechBranch, VectorQuantiser
 from earshot.train.clsr.sanm import real
