@@ -15,7 +15,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from earshot import bm25, encoders, metrics
 from earshot.ask import FAINT, similarity, telling_words
 from earshot.audio import SAMPLE_RATE, load
 from earshot.encoders.clock import HALVES
-from earshot.encoders.passage import PassageEncoder, load_passage
+from earshot.encoders.passage import PassageEncoder, load_passage, stacked
 from earshot.encoders.text import TextEncoder
 from earshot.encoders.word import WordEncoder
 from earshot.features import log_mel
@@ -44,6 +44,8 @@ from earshot.search import Haystack, find_all
 from earshot.types import Clip, EarshotError
 
 KEYWORDS = 5
+SPOKEN = "-spoken"
+"""How names of contenders end that are asked aloud."""
 SHORTEST = 6
 """Words of a passage that is asked for by its words."""
 Floats = NDArray[np.float32]
@@ -58,6 +60,8 @@ class Passages:
     paths: tuple[Path, ...]
     texts: tuple[str, ...]
     questions: tuple[str, ...]
+    spoken: tuple[Path, ...] = ()
+    """The same questions as recordings, where there are any."""
 
     @property
     def samples(self) -> list[Floats]:
@@ -79,6 +83,10 @@ class Told:
     lengths: NDArray[np.float64]
     seconds: float
     haystack: Haystack | None = None
+    vectors: NDArray[Any] | None = None
+    """(p, dim): of passages, where they are not those of the tokens."""
+    ask: Callable[[Sequence[str]], NDArray[Any]] | None = None
+    """Questions -> their vectors (q, dim), where the text encoder is not Earshot's."""
 
     @property
     def source(self) -> Source:
@@ -86,8 +94,8 @@ class Told:
 
 
 Reader = Callable[[Passages], Told]
-Ranker = Callable[[Told, Sequence[str]], NDArray[Any]]
-"""Told passages and questions -> scores (q, p)."""
+Ranker = Callable[[Told, Passages], NDArray[Any]]
+"""What is told of a test's passages, and the test for its questions -> scores (q, p)."""
 
 
 def read_passages(name: str, folder: Path) -> Passages:
@@ -95,10 +103,10 @@ def read_passages(name: str, folder: Path) -> Passages:
     corpus, _, split = name.partition(":")
     root = folder / corpus
     try:
-        rows = [json.loads(line) for line in (root / "manifest.jsonl").read_text().splitlines()]
+        everything = [json.loads(line) for line in (root / "manifest.jsonl").read_text().splitlines()]
     except OSError as error:
         raise EarshotError(f"{root}: no speech with a manifest ({error})") from None
-    rows = [row for row in rows if not split or row["split"] == split]
+    rows = [row for row in everything if not split or row["split"] == split]
     asked = root / "questions.jsonl"
     if asked.exists():
         told = {line["id"]: line for line in map(json.loads, asked.read_text().splitlines())}
@@ -111,7 +119,10 @@ def read_passages(name: str, folder: Path) -> Passages:
     if not rows:
         raise EarshotError(f"{root}: no speech of split '{split}'")
     paths = tuple(root / row["audio"] for row in rows)
-    return Passages(name, tuple(row["id"] for row in rows), paths, tuple(texts), tuple(questions))
+    asked_aloud = {row["id"]: root / row["audio"] for row in everything if row["split"] == f"{split}-questions"}
+    spoken = tuple(asked_aloud[id] for row in rows if (id := f"{row['id']}-question") in asked_aloud)
+    test = Passages(name, tuple(row["id"] for row in rows), paths, tuple(texts), tuple(questions))
+    return replace(test, spoken=spoken) if len(spoken) == len(rows) else test
 
 
 def keywords(texts: Sequence[str]) -> list[str]:
@@ -122,26 +133,36 @@ def keywords(texts: Sequence[str]) -> list[str]:
     return [" ".join(w for w in dict.fromkeys(of) if w in best) for of, best in zip(words, chosen, strict=True)]
 
 
-def rankers(text: TextEncoder, word: WordEncoder) -> dict[str, Ranker]:
+def rankers(encoder: PassageEncoder) -> dict[str, Ranker]:
     """Ways to compare questions with what was told, by the ends of contenders' names; the first is Earshot's."""
+    text, word = encoder.text, encoder.word
 
-    def by_meaning(told: Told, questions: Sequence[str]) -> NDArray[Any]:
+    def by_meaning(told: Told, test: Passages) -> NDArray[Any]:
         """Vectors of a text encoder (paper B)."""
-        passages = text.embed_ids([tokens.tolist() for tokens in told.tokens])
-        return text.embed(questions) @ passages.T
+        passages = told.vectors
+        if passages is None:
+            passages = text.embed_ids([tokens.tolist() for tokens in told.tokens])
+        return (told.ask or text.embed)(test.questions) @ passages.T
 
-    def by_words(told: Told, questions: Sequence[str]) -> NDArray[Any]:
+    def by_words(told: Told, test: Passages) -> NDArray[Any]:
         """BM25 over word pieces, or over words that are sought in the sound, each counted by its chance."""
         if told.haystack is not None:
-            return np.stack([bm25.scores(spotted(told.haystack, word, q), told.lengths) for q in questions])
+            return np.stack([bm25.scores(spotted(told.haystack, word, q), told.lengths) for q in test.questions])
         index = bm25.Index(told.tokens)
-        asked = [sorted(set(text.pieces.ids(question))) for question in questions]
+        asked = [sorted(set(text.pieces.ids(question))) for question in test.questions]
         return np.stack([bm25.scores(index.counts(words), told.lengths) for words in asked])
 
-    def by_both(told: Told, questions: Sequence[str]) -> NDArray[Any]:
-        return similarity(by_meaning(told, questions), by_words(told, questions), told.source)
+    def by_both(told: Told, test: Passages) -> NDArray[Any]:
+        return similarity(by_meaning(told, test), by_words(told, test), told.source)
 
-    return {"": by_both, "-meaning": by_meaning, "-words": by_words, "-bm25": by_bm25}
+    def aloud(told: Told, test: Passages) -> NDArray[Any]:
+        """As by both, of the questions as they are heard where somebody speaks them."""
+        if not test.spoken:
+            raise EarshotError(f"{test.name}: nobody speaks its questions")
+        tokens = [encoder.listen(load(Clip(str(path)))).tokens for path in test.spoken]
+        return by_both(told, replace(test, questions=tuple(encoder.read(of) for of in tokens)))
+
+    return {"": by_both, "-meaning": by_meaning, "-words": by_words, "-bm25": by_bm25, SPOKEN: aloud}
 
 
 def spotted(haystack: Haystack, encoder: WordEncoder, question: str) -> NDArray[np.float64]:
@@ -154,11 +175,11 @@ def spotted(haystack: Haystack, encoder: WordEncoder, question: str) -> NDArray[
     return counts
 
 
-def by_bm25(told: Told, questions: Sequence[str]) -> NDArray[Any]:
+def by_bm25(told: Told, test: Passages) -> NDArray[Any]:
     """BM25 as a library does it: whole words, stop words left out."""
     index = bm25s.BM25()
     index.index(bm25s.tokenize([text or "-" for text in told.texts], show_progress=False), show_progress=False)
-    asked = bm25s.tokenize(list(questions), return_ids=False, show_progress=False)
+    asked = bm25s.tokenize(list(test.questions), return_ids=False, show_progress=False)
     return np.stack([index.get_scores(words) if words else np.zeros(len(told.texts)) for words in asked])
 
 
@@ -174,6 +195,47 @@ def heard(encoder: PassageEncoder) -> Reader:
         haystack = Haystack.of(table, encoder.word)
         seconds = time.process_time() - began
         return Told([encoder.read(of) for of in tokens], tokens, test.lengths, seconds, haystack)
+
+    return cache(read)
+
+
+def trained(path: Path, word: WordEncoder) -> Reader:
+    """What a checkpoint of `earshot.train.clsr` makes of it, in torch: a stage, an ablation, or a dual encoder, which
+    hears no words. EarshotError where it is none."""
+
+    def read(test: Passages) -> Told:
+        import torch
+
+        from earshot.train.clsr.model import PassageModel, without_blanks
+        from earshot.train.loop import checkpoint
+
+        model = checkpoint(path).model
+        if not isinstance(model, PassageModel):
+            raise EarshotError(f"{path}: not a passage model")
+        model.eval()
+        pieces = model.text.pieces
+
+        def ask(questions: Sequence[str]) -> NDArray[Any]:
+            return model.text.embed(questions).numpy()
+
+        tokens, vectors = [], []
+        began = time.process_time()
+        with torch.no_grad():
+            for samples in test.samples:
+                (frames,) = word.frames([log_mel(samples)])
+                features = torch.as_tensor(stacked(frames[:, : word.frame_dim])).float()[None] / 127
+                length = torch.tensor([features.shape[1]])
+                if model.pooled is not None:
+                    vectors.append(model.embed_frames(features, length)[0].numpy())
+                    tokens.append(np.zeros(0, np.int64))
+                    continue
+                heard = model.speech(features, length)
+                vectors.append(model.embed(heard)[0].numpy())
+                scores, counts = (heard.scores, heard.counts) if heard.borders is None else without_blanks(heard)
+                tokens.append(scores[0, : int(counts[0])].argmax(1).numpy())
+        seconds = time.process_time() - began
+        texts = [pieces.text(of) for of in tokens]
+        return Told(texts, tokens, test.lengths, seconds, vectors=np.stack(vectors), ask=ask)
 
     return cache(read)
 
@@ -244,7 +306,7 @@ def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: floa
     """A row of results."""
     told = reader(test)
     began = time.process_time()
-    found = ranker(told, test.questions)
+    found = ranker(told, test)
     ranked = time.process_time() - began
     relevant = np.arange(len(test.ids))
     row: dict[str, Any] = {"contender": name, "test": test.name, "passages": len(test.ids), "hours": round(hours, 3)}
@@ -253,7 +315,8 @@ def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: floa
         row |= {f"{way}_r{k}": round(metrics.recall_at(ranks, k), 4) for k in (1, 5, 10)}
         row[f"{way}_mrr"] = round(metrics.mean_reciprocal_rank(ranks), 4)
     plain = jiwer.Compose([jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.Strip(), jiwer.RemoveMultipleSpaces()])
-    row["wer"] = round(jiwer.wer(plain(list(test.texts)), plain(told.texts)), 4)
+    if any(told.texts):
+        row["wer"] = round(jiwer.wer(plain(list(test.texts)), plain(told.texts)), 4)
     row |= {"seconds_per_hour": round(told.seconds / hours, 2), "question_ms": round(1000 * ranked / len(relevant), 2)}
     return row | asdict(current_origin("benchmarks.passages"))
 
@@ -266,12 +329,19 @@ def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: floa
     type=click.Path(path_type=Path),
     help="Of a passage encoder and the text encoder beside it; those that Earshot ships unless told.",
 )
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="A checkpoint of earshot.train.clsr, by its vectors alone.",
+)
 @click.option("--whisper", "whisper_folder", type=click.Path(path_type=Path), help="A model for faster-whisper.")
 @click.option(
     "--contender",
     "names",
     multiple=True,
-    help="earshot, text, sphinx, whisper; with -meaning, -words, -bm25.",
+    help="earshot, text, sphinx, whisper; with -meaning, -words, -bm25, -spoken.",
 )
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Scratch folder, outside the checkout.")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER)
@@ -280,6 +350,7 @@ def main(
     speech: Path,
     tests: tuple[str, ...],
     weights: Path | None,
+    checkpoints: tuple[str, ...],
     whisper_folder: Path | None,
     names: tuple[str, ...],
     work: Path,
@@ -297,19 +368,19 @@ def main(
         }
         if whisper_folder:
             readers["whisper"] = transcribed(text, work, "whisper", lambda: whisper(whisper_folder))
-        contenders = {
-            f"{who}{end}": (read, rank)
-            for who, read in readers.items()
-            for end, rank in rankers(text, encoder.word).items()
-        }
+        ranked = rankers(encoder)
+        contenders = {f"{who}{end}": (reader, how) for who, reader in readers.items() for end, how in ranked.items()}
+        for name, _, path in (of.partition("=") for of in checkpoints):
+            contenders[name] = trained(Path(path), encoder.word), ranked["-meaning"]
+            names = (*names, name)
         for test in (read_passages(name, speech) for name in tests):
             hours = float(test.lengths.sum()) / 3600
-            for name in names or contenders:
+            for name in names or (name for name in contenders if test.spoken or not name.endswith(SPOKEN)):
                 row = score(name, *contenders[name], test, hours)
                 store.put(folder / "passages.jsonl", row, ("contender", "test"))
                 click.echo(json.dumps(row))
-            for text, told in list(zip(test.texts, readers["earshot"](test).texts, strict=True))[:show] if show else ():
-                click.echo(f"  said:  {text}\n  heard: {told}")
+            for said, told in list(zip(test.texts, readers["earshot"](test).texts, strict=True))[:show] if show else ():
+                click.echo(f"  said:  {said}\n  heard: {told}")
     except EarshotError as error:
         raise click.ClickException(str(error)) from None
 

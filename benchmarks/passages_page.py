@@ -13,11 +13,12 @@ LEGEND = """\
 Who heard: "earshot" by its passage encoder, "text" is the transcript (the upper bound), "sphinx" PocketSphinx with its
 own models, "whisper" faster-whisper. How questions are compared: by meaning, vectors of the same sentence encoder
 (paper B); by words, BM25 over word pieces, for Earshot over words that are sought in the sound, counted by their
-chances; by both, as `earshot ask` does it (no ending); by BM25 of the library bm25s over whole words. All passages of a
-test are one pool, with one question for each: recall at 1, 5 and 10 and mean reciprocal rank from question to passage,
-recall at 1 back. Tests without questions are asked for five rare words of each passage. WER: of the words heard.
-Seconds: processor time for an hour of speech; milliseconds: the same for a question to all of the pool. Others used the
-machine too: compare ratios.
+chances; by both, as `earshot ask` does it (no ending), also with questions that another voice speaks ("-spoken"); by
+BM25 of the library bm25s over whole words. Other names are systems of recipes/passage-ablation.toml, by meaning. All
+passages of a test are one pool, with one question for each: recall at 1, 5 and 10 and mean reciprocal rank from
+question to passage, recall at 1 back. Tests without questions are asked for five rare words of each passage. WER: of
+the words heard. Seconds: processor time for an hour of speech; milliseconds: the same for a question to all of the
+pool. Others used the machine too: compare ratios.
 """
 COLUMNS = (
     *("question_r1", "question_r5", "question_r10", "question_mrr", "passage_r1", "wer"),
@@ -38,7 +39,7 @@ def passages_page(passages: Sequence[Row], documents: Sequence[Row]) -> str:
             "",
         ]
         lines += [_line("contender", *HEADS), _line(*["---"] * (1 + len(HEADS)))]
-        lines += [_line(row["contender"], *(row[name] for name in COLUMNS)) for row in of]
+        lines += [_line(row["contender"], *(row.get(name, "-") for name in COLUMNS)) for row in of]
         lines.append("")
     for test in sorted({row["test"] for row in documents}):
         lines += _documents(test, [row for row in documents if row["test"] == test])

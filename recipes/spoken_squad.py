@@ -2,7 +2,8 @@
 
 In: SQuAD's JSON, a recipe that says which articles are held out, the engines of `synthesise.py`. Out: a folder as
 `synthesise.py` makes it, and `questions.jsonl` (`id, article, number, paragraph, sentence, question`). Held-out
-articles are read by voices that training never hears. Knows nothing of models.
+articles are read by voices that training never hears, and so are their questions, a split of their own each
+(`dev-questions`, with `-question` after each id). Knows nothing of models.
 
     python recipes/spoken_squad.py data/spoken-squad squad-36-articles.json.gz --recipe recipes/passage.toml --jobs 2
 """
@@ -61,14 +62,20 @@ def main() -> None:
     planned = [
         (one, said)
         for one in read(options.squad)
-        if (said := utterance(one, split.get(one.article, "train"))) is not None
+        if (said := utterance(one, one.sentence, split.get(one.article, "train"))) is not None
     ]
     with open(options.out / "questions.jsonl", "w") as file:
         for one, said in planned:
             file.write(json.dumps({"id": said.id, **vars(one)}) + "\n")
+    spoken = [said for _, said in planned]
+    for one, said in planned:
+        asked = utterance(one, one.question, said.split) if said.split != "train" else None
+        if asked is not None:
+            spoken.append(replace(asked, id=f"{said.id}-question", split=f"{said.split}-questions"))
     manifest = options.out / "manifest.jsonl"
     done = {json.loads(line)["id"] for line in manifest.read_text().splitlines()} if manifest.exists() else set()
-    left = iter([said for _, said in planned if said.split in options.splits and said.id not in done])
+    wanted = {*options.splits, *(f"{name}-questions" for name in options.splits)}
+    left = iter([said for said in spoken if said.split in wanted and said.id not in done])
     batches = iter(lambda: list(itertools.islice(left, BATCH)), [])
     with ProcessPoolExecutor(options.jobs) as pool, manifest.open("a") as file:
         for lines in pool.map(synthesise, batches, itertools.repeat(options.out)):
@@ -88,14 +95,14 @@ def read(path: Path) -> Iterator[Asked]:
                     said.append(sentence)
 
 
-def utterance(asked: Asked, split: str) -> Utterance | None:
-    """Who reads it, and how; None where it cannot be read."""
+def utterance(asked: Asked, text: str, split: str) -> Utterance | None:
+    """Who reads its sentence or its question, and how; None where that cannot be read."""
     try:
-        words = tuple(word for word, _ in read_out(asked.sentence))
+        words = tuple(word for word, _ in read_out(text))
     except QueryError:
         return None
-    spoken = re.sub(r'["\\()\[\]{}]', " ", asked.sentence)
-    rng = random.Random(f"{asked.article} {asked.sentence}")
+    spoken = re.sub(r'["\\()\[\]{}]', " ", text)
+    rng = random.Random(f"{asked.article} {text}")
     said = cast(f"{asked.article}-{asked.number:06d}", 0, words, spoken, rng)
     if split != "train":
         engine, voice = rng.choice(VOICES[split])

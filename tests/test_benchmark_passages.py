@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -48,6 +49,40 @@ def test_a_pool_has_a_question_for_each_passage_of_its_split(tmp_path: Path) -> 
         passages.read_passages("none:test", tmp_path)
 
 
+def test_questions_may_be_spoken(tmp_path: Path) -> None:
+    """Where they are, what is heard of them is asked."""
+    pool(tmp_path)
+    with (tmp_path / "toy" / "manifest.jsonl").open("a") as file:
+        for k in range(2):
+            row = {"id": f"{k}-question", "audio": f"{k}.wav", "text": "", "split": "test-questions", "speaker": "t"}
+            file.write(json.dumps(row) + "\n")
+    test = passages.read_passages("toy:test", tmp_path)
+    assert [path.name for path in test.spoken] == ["0.wav", "1.wav"] and len(test.ids) == 2
+    ask = passages.rankers(EAR)[passages.SPOKEN]
+    told = passages.written(TEXT)(test)
+    assert ask(told, test).shape == (2, 2)
+    with pytest.raises(EarshotError, match="nobody speaks its questions"):
+        ask(told, replace(test, spoken=()))
+
+
+def test_a_checkpoint_is_scored_by_its_vectors(published: Path, tmp_path: Path) -> None:
+    """With and without tokens; it is no other model."""
+    from earshot import encoders
+    from earshot.train.clsr.model import PassageConfig, PassageModel
+    from earshot.train.loop import save
+
+    word = encoders.load("word")
+    small: dict[str, Any] = dict(dim=8, heads=2, hidden=12, encoder_blocks=1, decoder_blocks=1, kernel=3)
+    test = passages.read_passages("toy:test", pool(tmp_path))
+    for dual in (0, 32):
+        config = PassageConfig(**small, vocabulary=29, inputs=2 * word.frame_dim, text=str(published), dual=dual)
+        save(tmp_path / "last.pt", PassageModel(config), None, 0)
+        told = passages.trained(tmp_path / "last.pt", word)(test)
+        assert told.vectors is not None and told.vectors.shape == (2, 32) and told.source == "transcript"
+        assert any(told.texts) == (not dual)
+        assert passages.rankers(EAR)["-meaning"](told, test).shape == (2, 2)
+
+
 def test_speech_without_questions_is_asked_for_its_rarest_words(tmp_path: Path) -> None:
     test = passages.read_passages("toy:test", pool(tmp_path, questions=False))
     assert "one" in test.questions[0].split() and "two" in test.questions[1].split()
@@ -55,6 +90,18 @@ def test_speech_without_questions_is_asked_for_its_rarest_words(tmp_path: Path) 
 
 
 TEXT: Any = SimpleNamespace(pieces=SimpleNamespace(ids=lambda text: [len(word) for word in text.split()]))
+
+
+EAR: Any = SimpleNamespace(
+    text=SimpleNamespace(
+        pieces=TEXT.pieces,
+        embed=lambda texts: np.ones((len(texts), 4)),
+        embed_ids=lambda texts: np.ones((len(texts), 4)),
+    ),
+    word=None,
+    listen=lambda clip: SimpleNamespace(tokens=np.array([1])),
+    read=lambda tokens: "one",
+)
 
 
 def test_what_a_recogniser_says_is_kept_for_other_runs(tmp_path: Path) -> None:

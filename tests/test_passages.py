@@ -20,6 +20,7 @@ from earshot.encoders.clock import FIRST_CENTRE, FRAME_SECONDS, SILENCE  # noqa:
 from earshot.encoders.passage import load_passage, stacked  # noqa: E402
 from earshot.encoders.towers import phone_ids  # noqa: E402
 from earshot.train.augment import Augmentation  # noqa: E402
+from earshot.train.clsr import export as exported  # noqa: E402
 from earshot.train.clsr import train as passages  # noqa: E402
 from earshot.train.clsr.batches import PassageBatch, PassageBatcher, PassageOptions, Text, read_text  # noqa: E402
 from earshot.train.clsr.export import export  # noqa: E402
@@ -114,6 +115,17 @@ def test_batches_are_made_from_seed_and_step_and_tell_where_tokens_end(spliced: 
             assert phones[int(end * 2) - 1] == phone_ids(["G"])[0]
 
 
+@pytest.mark.parametrize("spliced", [0.0, 1.0])
+def test_masks_hide_stretches_of_a_batch_and_of_nothing_else(spliced: float) -> None:
+    made, plain = batcher(spliced=spliced, masks=2.0, longest_mask=0.1), batcher(spliced=spliced)
+    before = [take.frames.copy() for take in made.takes]
+    hidden = [(made.batch(k).features == 0).all(axis=2).mean() for k in range(9)]
+    bare = [(plain.batch(k).features == 0).all(axis=2).mean() for k in range(9)]
+    assert 0.02 < np.mean(hidden) - np.mean(bare) < 0.2
+    for take, frames in zip(made.takes, before, strict=True):
+        np.testing.assert_array_equal(take.frames, frames)
+
+
 def test_rows_of_a_text_come_with_the_questions_that_it_answers() -> None:
     batch = batcher(spliced=1.0, longest=3.0).batch(0)
     assert len(batch.questions) and batch.asked.max() < len(batch.lengths)
@@ -176,6 +188,21 @@ def test_every_loss_teaches_the_speech_branch_and_never_the_text_encoder(config:
             assert model.speech.encoder.encoders0[0].self_attn.linear_q_k_v.weight.grad.abs().sum() > 0, name
     assert all(p.grad is None for p in model.text.parameters())
     assert not any("text" in name for name in model.state_dict())
+
+
+def test_a_tuned_text_encoder_learns_and_the_speech_branch_does_not(config: PassageConfig) -> None:
+    """Its word embeddings do not either: they are what tokens are."""
+    _, made = whole(config)
+    model = PassageModel(replace(config, tuned=True)).train()
+    assert not model.speech.training and model.text.training
+    batch = tensors(made.batch(1))
+    for name in ("retrieval", "reading", "echo"):
+        model.zero_grad()
+        model.losses(batch, [name])[name].backward()
+        grown = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert grown and all(name.startswith("reader") or name == "scale" for name in grown)
+        assert not any("word_embeddings" in name for name in grown)
+    assert any(name.startswith("reader") for name in model.state_dict())
 
 
 def test_a_dual_encoder_has_vectors_and_no_tokens(config: PassageConfig) -> None:
@@ -335,6 +362,20 @@ losses = {{ asr = 1.0, length = 1.0, clock = 1.0 }}
 steps = 2
 workers = 0
 losses = {{ asr = 1.0, retrieval = 1.0, echo = 1.0 }}
+[systems.post.model]
+tuned = true
+[systems.post.train]
+steps = 2
+workers = 0
+losses = {{ retrieval = 1.0, reading = 1.0 }}
+[systems.dual.model]
+dual = 32
+[systems.dual.train]
+steps = 2
+workers = 0
+losses = {{ echo = 1.0 }}
+[systems.wide.model]
+dim = 16
 """)
     paths = ["--corpora", f"{tmp_path}/corpora", "--out", f"{tmp_path}/frames"]
     monkeypatch.setattr(sys, "argv", ["frames", str(recipe), *paths])
@@ -350,4 +391,17 @@ losses = {{ asr = 1.0, retrieval = 1.0, echo = 1.0 }}
         return model.speech.encoder.after_norm.weight.detach().numpy()  # type: ignore[union-attr, no-any-return]
 
     first = run("pretrain")
-    assert not np.array_equal(first, run("joint", "--from", f"{tmp_path}/pretrain/last.pt"))
+    joint = run("joint", "--from", f"{tmp_path}/pretrain/last.pt")
+    assert not np.array_equal(first, joint)
+    assert np.array_equal(joint, run("post", "--from", f"{tmp_path}/joint/last.pt"))
+    run("dual", "--from", f"{tmp_path}/pretrain/last.pt")
+    with pytest.raises(SystemExit, match=r"^train: .*pretrain/last\.pt holds another architecture"):
+        run("wide", "--from", f"{tmp_path}/pretrain/last.pt")
+    (card := tmp_path / "card.toml").write_text('licence = "none"\n')
+    how = ["export", f"{tmp_path}/post/last.pt", "--card", str(card), "--out", f"{tmp_path}/weights"]
+    monkeypatch.setattr(sys, "argv", how)
+    with pytest.raises(SystemExit, match="--text-card"):
+        exported.main()
+    monkeypatch.setattr(sys, "argv", [*how, "--text-card", str(card)])
+    exported.main()
+    assert load_passage(tmp_path / "weights", encoders.load("word")).dim == 32

@@ -22,7 +22,6 @@ from earshot.encoders.clock import FIRST_CENTRE, FRAME_SECONDS
 from earshot.encoders.text import TextEncoder, load_text
 from earshot.encoders.towers import check, identity, open_network, padded, read_card
 from earshot.encoders.word import WordEncoder
-from earshot.encoders.wordpiece import WITHIN
 from earshot.features import Floats, log_mel
 from earshot.types import EncoderError
 
@@ -98,9 +97,7 @@ class PassageEncoder:
 
     def read(self, tokens: Sequence[int] | NDArray[np.int64]) -> str:
         """Word pieces as a text."""
-        pieces = self.text.pieces.pieces
-        text = " ".join(pieces[k] for k in tokens).removeprefix(WITHIN)
-        return text.replace(f" {WITHIN}", "").replace(" ' ", "'")
+        return self.text.pieces.text(tokens)
 
     def embed_tokens(self, texts: Sequence[NDArray[np.int64]]) -> Floats:
         """Vectors (n, dim) of texts as word pieces (m,) each."""

@@ -6,7 +6,7 @@ In: text, and a vocabulary with a piece on each line. Out: ids. Knows nothing of
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -47,6 +47,11 @@ class WordPiece:
     def ids(self, text: str) -> list[int]:
         """The ids of a text, without `frame`; none for a text without a letter, figure or sign."""
         return [k for word in self._words(text) for k in self._spelt(word)]
+
+    def text(self, ids: Iterable[int]) -> str:
+        """What word pieces say, in words as far as they tell."""
+        text = " ".join(self.pieces[k] for k in ids).removeprefix(WITHIN)
+        return text.replace(f" {WITHIN}", "").replace(" ' ", "'")
 
     def _words(self, text: str) -> list[str]:
         text = "".join(map(_cleaned, text))

@@ -23,6 +23,7 @@ from earshot.encoders.cif import BLANK
 from earshot.encoders.passage import DECODER, ENCODER, KIND
 from earshot.train.clsr.model import PassageModel
 from earshot.train.clsr.paraformer import SpeechBranch
+from earshot.train.clsr.text import export_text
 from earshot.train.export import write_card
 from earshot.train.loop import checkpoint
 from earshot.train.recipe import TrainingError
@@ -61,7 +62,10 @@ class _Decoder(nn.Module):
 
 
 def export(model: PassageModel, card: str, word: str, folder: Path, name: str = "passage", int8: bool = True) -> None:
-    """Write the networks and the card; `word`: the digest of the word encoder whose frames the model reads."""
+    """Write the networks and the card; `word`: the digest of the word encoder whose frames the model reads.
+
+    A text encoder that was trained with it is not among them: `export_text` writes that.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     branch = model.speech.eval()
     dim = model.config.dim + model.config.sound
@@ -98,12 +102,17 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--text-card", type=Path, help="also write the text encoder, which was trained with it")
     parser.add_argument("--word", default="word", help="the word encoder whose frames it was trained on")
     arguments = parser.parse_args()
     try:
         model = checkpoint(arguments.checkpoint).model
         if not isinstance(model, PassageModel):
             raise TrainingError(f"{arguments.checkpoint}: not a passage model; earshot.train.export takes it")
+        if model.config.tuned != (arguments.text_card is not None):
+            raise TrainingError("--text-card is for a model whose text encoder was trained, and such a model needs it")
+        if arguments.text_card is not None:
+            export_text(model.text, arguments.text_card.read_text(), arguments.out)
         export(model, arguments.card.read_text(), encoders.load(arguments.word).digest, arguments.out)
     except (EarshotError, OSError) as error:
         raise SystemExit(f"export: {error}") from None

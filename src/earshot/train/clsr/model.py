@@ -39,13 +39,15 @@ class PassageConfig(SpeechConfig):
     text: str = "all-MiniLM-L6-v2"
     quantised: bool = True
     """Whether tokens go through the VQ adaptor; else the mean embedding under their softmax does."""
+    tuned: bool = False
+    """Whether the text encoder is trained and the speech branch is not: the text half of stage 1, and stage 3."""
     dual: int = 0
     """Values of the vector that is made of the mean of the frames, as many as the text encoder's have, by a dual
     encoder without tokens (CLAP, SpeechDPR: arXiv 2401.13463); 0: tokens are read by the text encoder."""
 
 
 class PassageModel(nn.Module):
-    """Speech branch, VQ adaptor, text encoder. The last is frozen and no part of the state."""
+    """Speech branch, VQ adaptor, text encoder. The last is frozen and no part of the state, unless it is `tuned`."""
 
     def __init__(self, config: PassageConfig) -> None:
         super().__init__()
@@ -53,16 +55,30 @@ class PassageModel(nn.Module):
         self.speech = SpeechBranch(config)
         self.scale = nn.Parameter(torch.tensor(math.log(SCALE)))
         self.pooled = nn.Linear(config.dim, config.dual) if config.dual else None
-        self._text: list[TextModel] = []
+        self._frozen: list[TextModel] = []
+        self.reader = self._read_text() if config.tuned else None
+        if self.reader is not None:
+            self.speech.requires_grad_(False)
 
     @property
     def text(self) -> TextModel:
-        """The frozen text encoder; read when first asked for."""
-        if not self._text:
-            from earshot.train.clsr.text import load  # transformers, which word encoders do without
+        """The text encoder; a frozen one is read when first asked for."""
+        if self.reader is not None:
+            return self.reader
+        if not self._frozen:
+            self._frozen.append(self._read_text().to(self.scale.device))
+        return self._frozen[0]
 
-            self._text.append(load(self.config.text).to(self.scale.device))
-        return self._text[0]
+    def _read_text(self) -> TextModel:
+        from earshot.train.clsr.text import load  # transformers, which word encoders do without
+
+        return load(self.config.text, frozen=not self.config.tuned)
+
+    def train(self, mode: bool = True) -> PassageModel:
+        """What is not trained stays without dropout."""
+        super().train(mode)
+        self.speech.train(mode and not self.config.tuned)
+        return self
 
     def losses(
         self, batch: dict[str, Tensor], names: Collection[str], precision: torch.dtype = torch.float32
@@ -81,7 +97,8 @@ class PassageModel(nn.Module):
         @cache
         def heard() -> Heard:
             told = batch["tokens"], batch["counts"], batch["ends"]
-            return in_precision(lambda: self.speech(features, batch["lengths"], *told))  # type: ignore[no-any-return]
+            with torch.set_grad_enabled(not self.config.tuned):
+                return in_precision(lambda: self.speech(features, batch["lengths"], *told))  # type: ignore[no-any-return]
 
         @cache
         def embedded() -> Tensor:
@@ -95,15 +112,16 @@ class PassageModel(nn.Module):
 
         scale = self.scale.exp().clamp(max=100)
 
-        def retrieval() -> Tensor:
+        def answers(passages: Tensor) -> Tensor:
             if not len(batch["questions"]):
-                zero: Tensor = embedded().sum() * 0.0
+                zero: Tensor = passages.sum() * 0.0
                 return zero
             asked = self.embed_text(batch["questions"], batch["question_lengths"])
-            return clap(asked, embedded(), batch["asked"], scale)
+            return clap(asked, passages, batch["asked"], scale)
 
         losses: dict[str, Callable[[], Tensor]] = {
-            "retrieval": retrieval,
+            "retrieval": lambda: answers(embedded()),
+            "reading": lambda: answers(told()),
             "echo": lambda: clap(told(), embedded(), torch.arange(len(told()), device=scale.device), scale),
             "distillation": lambda: (1 - (told() * embedded()).sum(1)).mean(),
         }
@@ -135,11 +153,11 @@ class PassageModel(nn.Module):
         vectors: Tensor = self.text(*self.text.enclosed(words, counts)).float()
         return vectors
 
-    @torch.no_grad()
     def embed_text(self, tokens: Tensor, counts: Tensor) -> Tensor:
         """Unit vectors (n, text dim) of word pieces (n, m), of each row of which `counts` (n,) count."""
-        words = self.text.word_embeddings[tokens]
-        vectors: Tensor = self.text(*self.text.enclosed(words, counts)).float()
+        with torch.set_grad_enabled(self.config.tuned and torch.is_grad_enabled()):
+            words = self.text.word_embeddings[tokens]
+            vectors: Tensor = self.text(*self.text.enclosed(words, counts)).float()
         return vectors
 
 

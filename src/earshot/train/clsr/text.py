@@ -46,6 +46,8 @@ Layer = TypeVar("Layer", bound=nn.Module)
 class TextModel(nn.Module):
     """A sentence encoder; frozen, it also stays without dropout, and gradients reach what it is given.
 
+    Its word embeddings are always frozen: they are what tokens are.
+
     `limit`: word pieces that it takes, [CLS] and [SEP] included.
     """
 
@@ -54,6 +56,7 @@ class TextModel(nn.Module):
         self.bert: nn.Module = bert
         self.pieces, self.pooling, self.limit, self.frozen = pieces, pooling, limit, frozen
         self.requires_grad_(not frozen)
+        self.bert.get_submodule("embeddings.word_embeddings").requires_grad_(False)
         self.train(not frozen)
 
     def train(self, mode: bool = True) -> TextModel:

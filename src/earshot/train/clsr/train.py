@@ -29,7 +29,7 @@ from earshot.train.clsr.model import PassageConfig, PassageModel
 from earshot.train.clsr.text import MINILM, TextModel, load
 from earshot.train.clsr.tokens import sound_and_meaning, sound_of_frames, sound_of_tokens
 from earshot.train.corpus import read_corpus
-from earshot.train.loop import LAST, TrainOptions, save, train
+from earshot.train.loop import LAST, TrainOptions, checkpoint, save, train
 from earshot.train.recipe import TrainingError, held_out, made, read_recipe
 from earshot.types import EarshotError
 
@@ -55,12 +55,14 @@ def main() -> None:
             recipe["train"]["steps"] = arguments.steps
         batcher, text = prepared(recipe, arguments.data)
         config = configuration(recipe, text, batcher)
-        start = arguments.start
-        if start is None and not (arguments.out / LAST).exists():
+        first = arguments.out / FIRST
+        if not (arguments.out / LAST).exists():
+            model = begun(config, text, batcher, recipe)
+            if arguments.start:
+                take_over(model, arguments.start)
             arguments.out.mkdir(parents=True, exist_ok=True)
-            start = arguments.out / FIRST
-            save(start, begun(config, text, batcher, recipe), None, 0)
-        train(batcher, config, made(TrainOptions, recipe["train"]), arguments.out, start)
+            save(first, model, None, 0)
+        train(batcher, config, made(TrainOptions, recipe["train"]), arguments.out, first)
     except EarshotError as error:
         raise SystemExit(f"train: {error}") from None
 
@@ -110,6 +112,20 @@ def begun(config: PassageConfig, text: TextModel, batcher: PassageBatcher, recip
             model.speech.sound.projection.copy_(torch.as_tensor(sound_of_frames(word, STACKED)))
             model.speech.sound.onto.weight.data.copy_(torch.as_tensor(sound_of_tokens(word, config.table)))
     return model
+
+
+def take_over(model: PassageModel, path: Path) -> None:
+    """Give a model the weights of a checkpoint: its speech branch, and what else both have, for stages differ.
+
+    TrainingError where it has another speech branch.
+    """
+    other = checkpoint(path).model
+    try:
+        missing = model.load_state_dict(other.state_dict(), strict=False).missing_keys
+    except RuntimeError:
+        missing = ["speech"]
+    if any(name.startswith("speech") for name in missing):
+        raise TrainingError(f"{path} holds another architecture than the recipe; begin without --from")
 
 
 def written(texts: Sequence[Text], text: TextModel) -> Floats:
