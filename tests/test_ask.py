@@ -20,8 +20,7 @@ from earshot.frames import Stretch
 from earshot.heard import Heard
 from earshot.library import EncoderIdentity, Fingerprint, Store
 from earshot.passages import read
-from earshot.search import Spotted
-from earshot.types import Clip, LibraryError, QueryError
+from earshot.types import Clip, Hit, LibraryError, QueryError
 
 DIM = 9
 
@@ -50,12 +49,15 @@ class Finder:
 
     encoder = SimpleNamespace(lexicon=SimpleNamespace(prior=lambda phones: -3.0 if len(phones) == 1 else -9.0))
 
-    def __init__(self, places: dict[str, list[tuple[int, float, float]]]) -> None:
+    def __init__(self, store: Store, places: dict[str, list[tuple[int, float, float]]]) -> None:
         self.places = places
+        self.recordings = {recording.id: recording for recording in store.recordings()}
 
-    def spot(self, words: list[str]) -> list[Spotted]:
-        of = (np.array(self.places.get(word, []), np.float64).reshape(-1, 3).T for word in words)
-        return [Spotted(ids.astype(np.int64), at, chances.astype(np.float32)) for ids, at, chances in of]
+    def spot(self, words: list[str]) -> list[list[Hit]]:
+        return [
+            [Hit(self.recordings[id], at, at, 0.5, chance, word) for id, at, chance in self.places.get(word, [])]
+            for word in words
+        ]
 
 
 STRETCHES = [Stretch(10.0 * k, np.zeros((200, DIM), np.int8)) for k in range(8)]
@@ -85,7 +87,7 @@ def add(store: Store, path: str, what: Heard) -> int:
 
 
 def asker(store: Store, **places: list[tuple[int, float, float]]) -> Asker:
-    reader, finder = Reader(), Finder(places)
+    reader, finder = Reader(), Finder(store, places)
     return Asker(store, reader, finder)  # type: ignore[arg-type]
 
 
@@ -109,6 +111,7 @@ def test_words_that_are_said_count_beside_vectors(store: Store) -> None:
     found = asker(store, f=[(one, 59.9, 0.5), (two, 30.0, 0.9), (one, 10.0, 0.01)]).ask("f? g?")
     assert (found[0].recording.path, found[0].start) == ("/a.wav", 40) and found[0].score > 0
     assert [p.score for p in found[1:]] == [0, 0, 0]
+    assert [[(hit.query, hit.start) for hit in p.words] for p in found] == [[("f", 59.9)], [], [], []]
 
 
 def test_words_that_tell_nothing_are_not_sought_and_the_rarest_come_first() -> None:

@@ -22,7 +22,7 @@ from conftest import Talk, ToyEncoder, ToyPassageEncoder
 import earshot
 from earshot import cli
 from earshot.library import Store
-from earshot.search import Searcher, Spotted
+from earshot.search import Searcher
 from earshot.types import AudioError, Clip, Hit, QueryError
 
 Earshot = Callable[..., tuple[int, str, str]]
@@ -37,7 +37,7 @@ class FakeSearcher:
     def __init__(self, store: Store, encoder: ToyEncoder) -> None:
         self.store, self.encoder = store, encoder
 
-    def spot(self, words: list[str]) -> list[Spotted]:
+    def spot(self, words: list[str]) -> list[list[Hit]]:
         assert not words  # to the toy's lexicon
         return []
 

@@ -127,6 +127,14 @@ def test_every_place_is_one_hit_and_others_are_far_less_probable(searcher: Searc
             assert other != recording or overlap <= 0.5 * min(end - start, stop - begin) + 1e-6
 
 
+def test_several_words_are_spotted_at_once_where_each_is_found(searcher: Searcher) -> None:
+    words = ["telescope", "seven", "fund"]
+    for word, hits in zip(words, searcher.spot(words), strict=True):
+        likely = sorted((hit for hit in hits if hit.probability > 0.2), key=lambda hit: -hit.probability)
+        assert likely and likely == searcher.find(word, top=None, threshold=0.2)
+    assert searcher.spot([]) == []
+
+
 def test_a_phrase_is_found_as_one_stretch(searcher: Searcher) -> None:
     hit = searcher.find("the council")[0]
     assert hit.recording.path == "/b/news.wav"

@@ -12,8 +12,8 @@ above all, is neither in the vector nor in the words that were heard.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ from earshot.heard import Heard
 from earshot.library import Source, Store
 from earshot.passages import SHORT
 from earshot.pronounce import read_out
-from earshot.search import Searcher, Spotted, matches
-from earshot.types import Clip, LibraryError, Passage, QueryError, Recording, Seconds, Span
+from earshot.search import Searcher, matches
+from earshot.types import Clip, Hit, LibraryError, Passage, QueryError, Recording, Seconds, Span
 
 LONGEST_QUESTION: Seconds = 40.0
 SHARED = 0.5
@@ -42,6 +42,8 @@ COMMON = math.log(1e-3)
 """Words as likely as this at any place tell nothing of a passage, and take time to find."""
 FAINT = 0.02
 """Places where a word is less likely do not count."""
+LIKELY = 0.1
+"""And those are told where it is likelier, as `earshot find` has it."""
 SOUGHT = 16
 """Words of a question that are sought, the rarest first."""
 WRITTEN = 0.8
@@ -74,16 +76,17 @@ class _Shelf:
         told = ((self.heard[k], n) for k, n in zip(self.of, self.number, strict=True))
         return [heard.tokens[heard.first[n] : heard.last[n]] for heard, n in told]
 
-    def counts(self, words: Sequence[Spotted]) -> Times:
+    def counts(self, words: Sequence[Sequence[Hit]]) -> Times:
         """(w, p): how often each of some words that were sought is expected to be said in each passage."""
-        ids = np.array([recording.id for recording in self.recordings], np.int64)
+        places = {recording: k for k, recording in enumerate(self.recordings)}
         found = np.zeros((len(words), len(self.of)))
-        for counts, word in zip(found, words, strict=True):
-            of = (values[word.chances >= FAINT] for values in (word.recordings, word.middles, word.chances))
-            for id, middle, chance in zip(*of, strict=True):
-                first, last = np.searchsorted(self.of, np.searchsorted(ids, id) + np.arange(2))
-                inside = (self.starts[first:last] <= middle) & (middle < self.stops[first:last])
-                counts[first:last][inside] += chance
+        for counts, hits in zip(found, words, strict=True):
+            for hit in hits:
+                if hit.probability >= FAINT and (of := places.get(hit.recording)) is not None:
+                    first, last = np.searchsorted(self.of, [of, of + 1])
+                    middle = (hit.start + hit.end) / 2
+                    inside = (self.starts[first:last] <= middle) & (middle < self.stops[first:last])
+                    counts[first:last][inside] += hit.probability
         return found
 
     def places(self) -> list[tuple[int, Seconds, Seconds]]:
@@ -121,7 +124,8 @@ class Asker:
         sought = telling_words(
             question if isinstance(question, str) else self.encoder.read(tokens), self.searcher.encoder.lexicon
         )
-        counts = shelves[0].counts(self.searcher.spot(sought)), self._written.counts(np.unique(tokens).tolist())
+        said = self.searcher.spot(sought)
+        counts = shelves[0].counts(said), self._written.counts(np.unique(tokens).tolist())
         heard, written = (shelf.scores(vector, of) for shelf, of in zip(shelves, counts, strict=True))
         twins = self._twins >= 0
         written[twins] = WRITTEN * written[twins] + (1 - WRITTEN) * heard[self._twins[twins]]
@@ -138,7 +142,8 @@ class Asker:
             start, stop = float(shelf.starts[row]), float(shelf.stops[row])
             if any(one.recording == recording and _shared(one, start, stop) >= SHARED for one in found):
                 continue
-            found.append(self._passage(shelf, row, heard if shelf is shelves[0] else written))
+            passage = self._passage(shelf, row, heard if shelf is shelves[0] else written)
+            found.append(replace(passage, words=tuple(_within(passage, said))))
         return found
 
     def _tokens(self, question: str | Clip) -> Ints:
@@ -204,6 +209,13 @@ def telling_words(question: str, lexicon: Lexicon) -> list[str]:
     except QueryError:
         return []
     return sorted((word for word, prior in priors.items() if prior < COMMON), key=lambda word: priors[word])[:SOUGHT]
+
+
+def _within(passage: Passage, words: Iterable[Iterable[Hit]]) -> list[Hit]:
+    """The likely ones of some hits that lie in a passage, in order of time."""
+    hits = (hit for of in words for hit in of if hit.probability >= LIKELY and hit.recording == passage.recording)
+    inside = [hit for hit in hits if passage.start <= (hit.start + hit.end) / 2 < passage.end]
+    return sorted(inside, key=lambda hit: hit.start)
 
 
 def _shelf(store: Store, source: Source, recordings: dict[int, Recording], dim: int) -> _Shelf:

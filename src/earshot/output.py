@@ -68,6 +68,15 @@ def _passage_row(passage: Passage) -> dict[str, Any]:
             "end": round(passage.best.end, 3),
             "text": passage.best_text,
         },
+        "words": [
+            {
+                "word": hit.query,
+                "start": round(hit.start, 3),
+                "end": round(hit.end, 3),
+                "probability": round(hit.probability, 4),
+            }
+            for hit in passage.words
+        ],
     }
 
 
@@ -78,6 +87,9 @@ def _told(passage: Passage) -> str:
     best = f"{_clock(passage.best.start)}-{_clock(passage.best.end)}"
     words = f"{'machine-heard' if passage.heard else 'transcript'}: {' '.join(passage.best_text.split())}"
     lines = textwrap.wrap(words, width, max_lines=4, placeholder=" ...", break_on_hyphens=False)
+    if passage.words:
+        found = ", ".join(f"{hit.query} {_clock(hit.start)} ({hit.probability:.2f})" for hit in passage.words)
+        lines += textwrap.wrap(f"found: {found}", width, max_lines=2, placeholder=" ...", break_on_hyphens=False)
     return "\n".join([f"{passage.score:4.2f}  {where}  best {best}", *(f"      {line}" for line in lines)])
 
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,15 +127,6 @@ class Places:
     chances: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Spotted:
-    """Where a word may be said: ids of recordings, the second in the middle of each place, its chance; each (n,)."""
-
-    recordings: NDArray[np.int64]
-    middles: NDArray[np.float64]
-    chances: Floats
-
-
 class Searcher:
     """Searches one library; keeps its frames in memory between queries and notices when the library has changed."""
 
@@ -166,25 +156,28 @@ class Searcher:
         if within is not None:
             recordings = {key: r for key, r in recordings.items() if matches(r, within)}
         ids = None if within is None else tuple(sorted(recordings))
-        hits = [hit for haystack in self._haystacks(ids) for hit in self._hits(haystack, ways, recordings)]
+        hits = list[Hit]()
+        for haystack in self._haystacks(ids):
+            hits += _hits(haystack, find_places(haystack, ways, self.encoder), ways[0].label, recordings)
         hits = [hit for hit in hits if threshold is None or hit.probability >= threshold]
         hits.sort(key=lambda hit: -hit.probability)
         return hits[:top]
 
-    def spot(self, words: Sequence[str]) -> list[Spotted]:
-        """Where each of some words may be said, in any recording. QueryError for one that cannot be searched for."""
+    def spot(self, words: Sequence[str]) -> list[list[Hit]]:
+        """Where each of some words may be said, likely or not, in any order; faster than to find one after another.
+
+        QueryError for one that cannot be searched for.
+        """
         if not words:
             return []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             sought = list(pool.map(lambda word: typed_query(word, self.encoder), words))
         self._notice_changes()
-        found: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in words]
+        found: list[list[Hit]] = [[] for _ in words]
         for haystack in self._haystacks(None):
-            for of, places in zip(found, find_all(haystack, sought, self.encoder), strict=True):
-                recordings, starts, ends = haystack.located(places)
-                of.append((recordings, (starts + ends) / 2, places.chances))
-        none = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.float32)
-        return [Spotted(*(np.concatenate(parts) for parts in zip(none, *of, strict=True))) for of in found]
+            for hits, word, places in zip(found, words, find_all(haystack, sought, self.encoder), strict=True):
+                hits += _hits(haystack, places, word, self._recordings)
+        return found
 
     def _notice_changes(self) -> None:
         version = self.store.version()
@@ -203,14 +196,15 @@ class Searcher:
                 self._whole = haystack
             yield haystack
 
-    def _hits(self, haystack: Haystack, ways: Sequence[Query], recordings: dict[int, Recording]) -> list[Hit]:
-        places = find_places(haystack, ways, self.encoder)
-        measured = (*haystack.located(places), places.cosines, places.chances)
-        hits = []
-        for id, start, end, cosine, chance in zip(*(of.tolist() for of in measured), strict=True):
-            if recording := recordings.get(id):
-                hits.append(Hit(recording, start, min(end, recording.seconds), cosine, chance, ways[0].label))
-        return hits
+
+def _hits(haystack: Haystack, places: Places, query: str, recordings: Mapping[int, Recording]) -> list[Hit]:
+    """Places as hits in these recordings, by id; those in others are left out."""
+    measured = (*haystack.located(places), places.cosines, places.chances)
+    hits = []
+    for id, start, end, cosine, chance in zip(*(of.tolist() for of in measured), strict=True):
+        if recording := recordings.get(id):
+            hits.append(Hit(recording, start, min(end, recording.seconds), cosine, chance, query))
+    return hits
 
 
 def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder) -> Places:

@@ -97,7 +97,8 @@ class Passage:
 
     `score` says how like the question it is, or the best of the passages within: the cosine of their vectors, and a
     share for the question's words that are in it. text: its words as the encoder `heard` them, with errors, or as its
-    transcript says; best, best_text: the seconds in it that are most like the question, and their words.
+    transcript says; best, best_text: the seconds in it that are most like the question, and their words; words: where
+    words of the question seem to be said in it, in order of time.
     """
 
     recording: Recording
@@ -108,3 +109,4 @@ class Passage:
     best: Span
     best_text: str
     heard: bool = True
+    words: tuple[Hit, ...] = ()
