@@ -53,7 +53,7 @@ class Finder:
         self.places = places
         self.recordings = {recording.id: recording for recording in store.recordings()}
 
-    def spot(self, words: list[str]) -> list[list[Hit]]:
+    def spot(self, words: list[str], within: str | None) -> list[list[Hit]]:
         return [
             [Hit(self.recordings[id], at, at, 0.5, chance, word) for id, at, chance in self.places.get(word, [])]
             for word in words

@@ -37,7 +37,7 @@ class FakeSearcher:
     def __init__(self, store: Store, encoder: ToyEncoder) -> None:
         self.store, self.encoder = store, encoder
 
-    def spot(self, words: list[str]) -> list[list[Hit]]:
+    def spot(self, words: list[str], within: str | None) -> list[list[Hit]]:
         assert not words  # to the toy's lexicon
         return []
 
@@ -234,7 +234,7 @@ def test_ask_prints_json_lines_when_piped_and_passages_for_people(run: Earshot, 
     code, out, err = run("ask", "what of w0?")
     rows = [json.loads(line) for line in out.splitlines()]
     assert (code, err) == (0, "") and [row["recording"] for row in rows] == ["talks/a.wav", "talks/b.wav"]
-    assert list(rows[0]) == ["recording", "start", "end", "score", "text", "heard", "best"]
+    assert list(rows[0]) == ["recording", "start", "end", "score", "text", "heard", "best", "words"]
     assert rows[0]["start"] == rows[0]["best"]["start"] < rows[0]["end"] and rows[0]["text"] == "w0"
     assert rows[0]["heard"] is True and rows[0]["best"]["text"] == "w0" and 0 < rows[0]["score"] <= 1
     table = run("ask", "what", "of", "w0?", "--table", "--top", "1")[1]

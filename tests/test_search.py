@@ -132,7 +132,9 @@ def test_several_words_are_spotted_at_once_where_each_is_found(searcher: Searche
     for word, hits in zip(words, searcher.spot(words), strict=True):
         likely = sorted((hit for hit in hits if hit.probability > 0.2), key=lambda hit: -hit.probability)
         assert likely and likely == searcher.find(word, top=None, threshold=0.2)
-    assert searcher.spot([]) == []
+    assert searcher.spot([]) == [] and searcher.spot(["seven", "x" * 200, "谁"], "gone.wav") == [[], [], []]
+    (there,) = searcher.spot(["telescope"], "talk.wav")
+    assert there and all(hit.recording.path.endswith("talk.wav") for hit in there)
 
 
 def test_a_phrase_is_found_as_one_stretch(searcher: Searcher) -> None:

@@ -66,10 +66,15 @@ class _Shelf:
     stops: Times
     vectors: Floats
 
-    def scores(self, vector: Floats, counts: Times) -> Floats:
-        """(p,) how like a question they are: its vector, and how often each of its words is expected in them (w, p)."""
-        shared = bm25.scores(counts, self.stops - self.starts)
-        return similarity(self.vectors @ vector, shared, self.source)
+    def scores(self, vector: Floats, counts: Times, within: str | None) -> Floats:
+        """(p,) how like a question they are: its vector, and how often each of its words is expected in them (w, p);
+        -inf for those in recordings that do not match."""
+        of = np.array([within is None or matches(recording, within) for recording in self.recordings], bool)
+        rows = np.flatnonzero(of[self.of])
+        shared = bm25.scores(counts[:, rows], (self.stops - self.starts)[rows])
+        scores = np.full(len(self.of), -np.inf, np.float32)
+        scores[rows] = similarity(self.vectors[rows] @ vector, shared, self.source)
+        return scores
 
     def texts(self) -> list[Ints]:
         """The word pieces of each passage."""
@@ -124,9 +129,9 @@ class Asker:
         sought = telling_words(
             question if isinstance(question, str) else self.encoder.read(tokens), self.searcher.encoder.lexicon
         )
-        said = self.searcher.spot(sought)
+        said = self.searcher.spot(sought, within)
         counts = shelves[0].counts(said), self._written.counts(np.unique(tokens).tolist())
-        heard, written = (shelf.scores(vector, of) for shelf, of in zip(shelves, counts, strict=True))
+        heard, written = (shelf.scores(vector, of, within) for shelf, of in zip(shelves, counts, strict=True))
         twins = self._twins >= 0
         written[twins] = WRITTEN * written[twins] + (1 - WRITTEN) * heard[self._twins[twins]]
         heard[self._twins[twins]] = -np.inf
@@ -137,8 +142,6 @@ class Asker:
                 break
             shelf, row = (shelves[0], int(k)) if k < len(heard) else (shelves[1], int(k) - len(heard))
             recording = shelf.recordings[shelf.of[row]]
-            if within is not None and not matches(recording, within):
-                continue
             start, stop = float(shelf.starts[row]), float(shelf.stops[row])
             if any(one.recording == recording and _shared(one, start, stop) >= SHARED for one in found):
                 continue

@@ -26,7 +26,7 @@ from earshot.features import Floats
 from earshot.frames import FrameTable
 from earshot.library import Store
 from earshot.query import COSINE_WEIGHT, PRIOR_WEIGHT, WORST, Query, bounded, spoken_query, typed_query
-from earshot.types import Clip, Hit, Recording, Seconds
+from earshot.types import Clip, Hit, QueryError, Recording, Seconds
 
 CANDIDATES, SPOTTED = 400, 100
 """Spans of each pronunciation that are aligned: of what is sought alone, and of words of a question."""
@@ -151,11 +151,7 @@ class Searcher:
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"a threshold is a probability from 0 to 1, not {threshold}")
         ways = typed_query(query, self.encoder) if isinstance(query, str) else spoken_query(query, self.encoder)
-        self._notice_changes()
-        recordings = self._recordings
-        if within is not None:
-            recordings = {key: r for key, r in recordings.items() if matches(r, within)}
-        ids = None if within is None else tuple(sorted(recordings))
+        recordings, ids = self._those(within)
         hits = list[Hit]()
         for haystack in self._haystacks(ids):
             hits += _hits(haystack, find_places(haystack, ways, self.encoder), ways[0].label, recordings)
@@ -163,21 +159,37 @@ class Searcher:
         hits.sort(key=lambda hit: -hit.probability)
         return hits[:top]
 
-    def spot(self, words: Sequence[str]) -> list[list[Hit]]:
+    def spot(self, words: Sequence[str], within: str | None = None) -> list[list[Hit]]:
         """Where each of some words may be said, likely or not, in any order; faster than to find one after another.
 
-        QueryError for one that cannot be searched for.
+        Nowhere for what cannot be searched for.
         """
-        if not words:
-            return []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            sought = list(pool.map(lambda word: typed_query(word, self.encoder), words))
-        self._notice_changes()
+            sought = list(pool.map(self._ways, words))
         found: list[list[Hit]] = [[] for _ in words]
-        for haystack in self._haystacks(None):
-            for hits, word, places in zip(found, words, find_all(haystack, sought, self.encoder), strict=True):
-                hits += _hits(haystack, places, word, self._recordings)
+        known = [k for k, ways in enumerate(sought) if ways]
+        if not known:
+            return found
+        recordings, ids = self._those(within)
+        for haystack in self._haystacks(ids):
+            places = find_all(haystack, [sought[k] for k in known], self.encoder)
+            for k, of in zip(known, places, strict=True):
+                found[k] += _hits(haystack, of, words[k], recordings)
         return found
+
+    def _ways(self, word: str) -> list[Query]:
+        try:
+            return typed_query(word, self.encoder)
+        except QueryError:
+            return []
+
+    def _those(self, within: str | None) -> tuple[dict[int, Recording], tuple[int, ...] | None]:
+        """The recordings that match, as the library has them now, and their ids; None for all."""
+        self._notice_changes()
+        if within is None:
+            return self._recordings, None
+        recordings = {key: r for key, r in self._recordings.items() if matches(r, within)}
+        return recordings, tuple(sorted(recordings))
 
     def _notice_changes(self) -> None:
         version = self.store.version()
