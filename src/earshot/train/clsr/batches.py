@@ -113,10 +113,11 @@ class PassageBatcher:
         seed: int = 0,
     ) -> None:
         """`questions`: those that utterances answer, by id."""
-        self.takes = [take for take in takes if take.utterance.words and take.utterance.phones]
-        if not self.takes:
-            raise CorpusError("no take has times of its words and phones")
         self.texts = [text for text in texts if text.sentences]
+        timed = [take for take in takes if take.utterance.words]
+        self.takes = [take for take in timed if take.utterance.phones] if self.texts else timed
+        if not self.takes:
+            raise CorpusError(f"no take has times of its words{' and phones' if self.texts else ''}")
         self.pieces, self.options, self.seed = pieces, options, seed
         self.questions = questions or {}
         self.bank = Bank(self.takes)

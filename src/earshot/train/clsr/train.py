@@ -11,9 +11,10 @@ and a log; a stage of paper B is a run, which begins with the weights of the one
 from __future__ import annotations
 
 import argparse
+import json
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ from earshot.train.clsr.tokens import sound_and_meaning, sound_of_frames, sound_
 from earshot.train.corpus import read_corpus
 from earshot.train.loop import LAST, TrainOptions, checkpoint, save, train
 from earshot.train.recipe import TrainingError, held_out, made, read_recipe
+from earshot.train.transcripts import CorpusError
 from earshot.types import EarshotError
 
+QUESTIONS = "questions.jsonl"
+"""In the folder of a corpus beside corpora/: questions that its utterances answer."""
 FIRST = "first.pt"
 """In a run's folder: the weights that it begins with, where it begins anew."""
 
@@ -82,7 +86,21 @@ def prepared(recipe: dict[str, Any], data: Path) -> tuple[PassageBatcher, TextMo
         )
     texts = [read_text(data / "sentences" / f"{name}.txt") for name in recipe.get("texts", {})]
     options = made(PassageOptions, recipe.get("batch", {}) | {"weights": recipe["corpora"] | recipe.get("texts", {})})
-    return PassageBatcher(takes, texts, text.pieces, options, seed=recipe.get("seed", 0)), text
+    asked = questions(path for name in recipe["corpora"] if (path := data / name / QUESTIONS).exists())
+    return PassageBatcher(takes, texts, text.pieces, options, asked, seed=recipe.get("seed", 0)), text
+
+
+def questions(paths: Iterable[Path]) -> dict[str, list[str]]:
+    """Those that utterances answer, by the id of each, from lines of JSON with an `id` and a `question`."""
+    asked = defaultdict[str, list[str]](list)
+    for path in paths:
+        try:
+            for line in path.read_text().splitlines():
+                row = json.loads(line)
+                asked[row["id"]].append(row["question"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"{path}: no lines of JSON with an id and a question ({error!r})") from None
+    return dict(asked)
 
 
 def configuration(recipe: dict[str, Any], text: TextModel, batcher: PassageBatcher) -> PassageConfig:
