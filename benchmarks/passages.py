@@ -30,20 +30,19 @@ from pocketsphinx import Decoder
 from benchmarks import store
 from benchmarks.run import current_origin
 from earshot import bm25, encoders, metrics
-from earshot.ask import FAINT, similarity, telling_words
+from earshot.ask import expected_counts, similarity, telling_words
 from earshot.audio import SAMPLE_RATE, load
-from earshot.encoders.clock import HALVES
 from earshot.encoders.passage import PassageEncoder, load_passage, stacked
 from earshot.encoders.text import TextEncoder
 from earshot.encoders.word import WordEncoder
 from earshot.features import log_mel
 from earshot.frames import FrameTable
-from earshot.library import Source
-from earshot.query import typed_query
-from earshot.search import Haystack, find_all
-from earshot.types import Clip, EarshotError
+from earshot.search import Haystack, spot
+from earshot.types import Clip, EarshotError, Recording
 
 KEYWORDS = 5
+ALOUD = "-questions"
+"""How splits of spoken questions end (recipes/spoken_squad.py)."""
 SPOKEN = "-spoken"
 """How names of contenders end that are asked aloud."""
 SHORTEST = 6
@@ -75,22 +74,15 @@ class Passages:
 
 @dataclass(frozen=True)
 class Told:
-    """What somebody makes of passages: their texts, the same as word pieces, how long each is, the processor seconds
-    that it took, and the frames of the passages, a stretch each, where words are sought in the sound."""
+    """What somebody makes of passages: their texts and vectors, the processor seconds that it took; and how to compare
+    questions with them by words, and where the text encoder is not Earshot's, how to make vectors of them."""
 
     texts: list[str]
-    tokens: list[NDArray[np.int64]]
-    lengths: NDArray[np.float64]
+    vectors: NDArray[Any]
     seconds: float
-    haystack: Haystack | None = None
-    vectors: NDArray[Any] | None = None
-    """(p, dim): of passages, where they are not those of the tokens."""
+    shared: Callable[[Sequence[str]], NDArray[Any]] | None = None
+    """Questions -> scores (q, p)."""
     ask: Callable[[Sequence[str]], NDArray[Any]] | None = None
-    """Questions -> their vectors (q, dim), where the text encoder is not Earshot's."""
-
-    @property
-    def source(self) -> Source:
-        return "transcript" if self.haystack is None else "heard"
 
 
 Reader = Callable[[Passages], Told]
@@ -106,10 +98,12 @@ def read_passages(name: str, folder: Path) -> Passages:
         everything = [json.loads(line) for line in (root / "manifest.jsonl").read_text().splitlines()]
     except OSError as error:
         raise EarshotError(f"{root}: no speech with a manifest ({error})") from None
-    rows = [row for row in everything if not split or row["split"] == split]
+    aloud = {row["id"]: root / row["audio"] for row in everything if row["split"].endswith(ALOUD)}
+    rows = [row for row in everything if row["id"] not in aloud and (not split or row["split"] == split)]
     asked = root / "questions.jsonl"
     if asked.exists():
         told = {line["id"]: line for line in map(json.loads, asked.read_text().splitlines())}
+        rows = [row for row in rows if row["id"] in told]
         texts = [told[row["id"]]["sentence"] for row in rows]
         questions = [told[row["id"]]["question"] for row in rows]
     else:
@@ -119,8 +113,7 @@ def read_passages(name: str, folder: Path) -> Passages:
     if not rows:
         raise EarshotError(f"{root}: no speech of split '{split}'")
     paths = tuple(root / row["audio"] for row in rows)
-    asked_aloud = {row["id"]: root / row["audio"] for row in everything if row["split"] == f"{split}-questions"}
-    spoken = tuple(asked_aloud[id] for row in rows if (id := f"{row['id']}-question") in asked_aloud)
+    spoken = tuple(aloud[id] for row in rows if (id := f"{row['id']}-question") in aloud)
     test = Passages(name, tuple(row["id"] for row in rows), paths, tuple(texts), tuple(questions))
     return replace(test, spoken=spoken) if len(spoken) == len(rows) else test
 
@@ -135,25 +128,18 @@ def keywords(texts: Sequence[str]) -> list[str]:
 
 def rankers(encoder: PassageEncoder) -> dict[str, Ranker]:
     """Ways to compare questions with what was told, by the ends of contenders' names; the first is Earshot's."""
-    text, word = encoder.text, encoder.word
 
     def by_meaning(told: Told, test: Passages) -> NDArray[Any]:
         """Vectors of a text encoder (paper B)."""
-        passages = told.vectors
-        if passages is None:
-            passages = text.embed_ids([tokens.tolist() for tokens in told.tokens])
-        return (told.ask or text.embed)(test.questions) @ passages.T
+        return (told.ask or encoder.text.embed)(test.questions) @ told.vectors.T
 
     def by_words(told: Told, test: Passages) -> NDArray[Any]:
         """BM25 over word pieces, or over words that are sought in the sound, each counted by its chance."""
-        if told.haystack is not None:
-            return np.stack([bm25.scores(spotted(told.haystack, word, q), told.lengths) for q in test.questions])
-        index = bm25.Index(told.tokens)
-        asked = [sorted(set(text.pieces.ids(question))) for question in test.questions]
-        return np.stack([bm25.scores(index.counts(words), told.lengths) for words in asked])
+        assert told.shared is not None
+        return told.shared(test.questions)
 
     def by_both(told: Told, test: Passages) -> NDArray[Any]:
-        return similarity(by_meaning(told, test), by_words(told, test), told.source)
+        return similarity(by_meaning(told, test), by_words(told, test))
 
     def aloud(told: Told, test: Passages) -> NDArray[Any]:
         """As by both, of the questions as they are heard where somebody speaks them."""
@@ -165,16 +151,6 @@ def rankers(encoder: PassageEncoder) -> dict[str, Ranker]:
     return {"": by_both, "-meaning": by_meaning, "-words": by_words, "-bm25": by_bm25, SPOKEN: aloud}
 
 
-def spotted(haystack: Haystack, encoder: WordEncoder, question: str) -> NDArray[np.float64]:
-    """(w, p): how often each of the words that `earshot ask` seeks is expected in each stretch of the haystack."""
-    words = [typed_query(word, encoder) for word in telling_words(question, encoder.lexicon)]
-    counts = np.zeros((len(words), len(haystack.table.stretch_start)))
-    for of, places in zip(counts, find_all(haystack, words, encoder), strict=True):
-        there = places.chances >= FAINT
-        np.add.at(of, haystack.stretch_of(places.starts[there] // HALVES), places.chances[there])
-    return counts
-
-
 def by_bm25(told: Told, test: Passages) -> NDArray[Any]:
     """BM25 as a library does it: whole words, stop words left out."""
     index = bm25s.BM25()
@@ -184,24 +160,35 @@ def by_bm25(told: Told, test: Passages) -> NDArray[Any]:
 
 
 def heard(encoder: PassageEncoder) -> Reader:
-    """What Earshot's passage encoder hears."""
+    """What Earshot's passage encoder hears; words of questions are sought in the sound."""
 
     def read(test: Passages) -> Told:
         began = time.process_time()
         frames = [encoder.word.frames([log_mel(samples)])[0] for samples in test.samples]
         tokens = [encoder.hear(of).tokens for of in frames]
-        offsets, starts = np.cumsum([0, *map(len, frames)]), np.zeros(len(frames))
-        table = FrameTable(np.concatenate(frames), offsets, starts, np.arange(len(frames)), 0)
+        vectors = encoder.embed_tokens(tokens)
+        rows, starts = np.arange(len(frames)), np.zeros(len(frames))
+        table = FrameTable(np.concatenate(frames), np.cumsum([0, *map(len, frames)]), starts, rows, 0)
         haystack = Haystack.of(table, encoder.word)
         seconds = time.process_time() - began
-        return Told([encoder.read(of) for of in tokens], tokens, test.lengths, seconds, haystack)
+        recordings = {k: Recording(k, test.ids[k], test.lengths[k], test.lengths[k]) for k in rows.tolist()}
+
+        def score(question: str) -> NDArray[Any]:
+            words = telling_words(question, encoder.word.lexicon)
+            hits = spot(haystack, words, encoder.word, recordings)
+            counts = expected_counts(hits, list(recordings.values()), rows, starts, test.lengths + 1)
+            return bm25.scores(counts, test.lengths)
+
+        texts = [encoder.read(of) for of in tokens]
+        return Told(texts, vectors, seconds, lambda questions: np.stack([score(question) for question in questions]))
 
     return cache(read)
 
 
 def trained(path: Path, word: WordEncoder) -> Reader:
     """What a checkpoint of `earshot.train.clsr` makes of it, in torch: a stage, an ablation, or a dual encoder, which
-    hears no words. EarshotError where it is none."""
+    hears no words. Tokens are those that are likelier than none, as in training; at run time `cif.told` weighs them.
+    EarshotError where it is none."""
 
     def read(test: Passages) -> Told:
         import torch
@@ -218,7 +205,7 @@ def trained(path: Path, word: WordEncoder) -> Reader:
         def ask(questions: Sequence[str]) -> NDArray[Any]:
             return model.text.embed(questions).numpy()
 
-        tokens, vectors = [], []
+        texts, vectors = [], []
         began = time.process_time()
         with torch.no_grad():
             for samples in test.samples:
@@ -227,15 +214,12 @@ def trained(path: Path, word: WordEncoder) -> Reader:
                 length = torch.tensor([features.shape[1]])
                 if model.pooled is not None:
                     vectors.append(model.embed_frames(features, length)[0].numpy())
-                    tokens.append(np.zeros(0, np.int64))
                     continue
                 heard = model.speech(features, length)
                 vectors.append(model.embed(heard)[0].numpy())
                 scores, counts = (heard.scores, heard.counts) if heard.borders is None else without_blanks(heard)
-                tokens.append(scores[0, : int(counts[0])].argmax(1).numpy())
-        seconds = time.process_time() - began
-        texts = [pieces.text(of) for of in tokens]
-        return Told(texts, tokens, test.lengths, seconds, vectors=np.stack(vectors), ask=ask)
+                texts.append(pieces.text(scores[0, : int(counts[0])].argmax(1).tolist()))
+        return Told(texts, np.stack(vectors), time.process_time() - began, ask=ask)
 
     return cache(read)
 
@@ -299,7 +283,16 @@ def whisper(folder: Path) -> Callable[[Floats], str]:
 
 
 def _told(text: TextEncoder, texts: Sequence[str], test: Passages, seconds: float) -> Told:
-    return Told(list(texts), [np.array(text.pieces.ids(of), np.int64) for of in texts], test.lengths, seconds)
+    began = time.process_time()
+    tokens = [text.pieces.ids(of) for of in texts]
+    vectors = text.embed_ids(tokens)
+    seconds += time.process_time() - began
+    index = bm25.Index([np.array(of, np.int64) for of in tokens])
+
+    def score(question: str) -> NDArray[Any]:
+        return bm25.scores(index.counts(sorted(set(text.pieces.ids(question)))), test.lengths)
+
+    return Told(list(texts), vectors, seconds, lambda questions: np.stack([score(question) for question in questions]))
 
 
 def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: float) -> dict[str, Any]:
@@ -315,8 +308,7 @@ def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: floa
         row |= {f"{way}_r{k}": round(metrics.recall_at(ranks, k), 4) for k in (1, 5, 10)}
         row[f"{way}_mrr"] = round(metrics.mean_reciprocal_rank(ranks), 4)
     plain = jiwer.Compose([jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.Strip(), jiwer.RemoveMultipleSpaces()])
-    if any(told.texts):
-        row["wer"] = round(jiwer.wer(plain(list(test.texts)), plain(told.texts)), 4)
+    row["wer"] = round(jiwer.wer(plain(list(test.texts)), plain(told.texts)), 4) if told.texts else "-"
     row |= {"seconds_per_hour": round(told.seconds / hours, 2), "question_ms": round(1000 * ranked / len(relevant), 2)}
     return row | asdict(current_origin("benchmarks.passages"))
 

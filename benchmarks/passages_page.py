@@ -39,7 +39,7 @@ def passages_page(passages: Sequence[Row], documents: Sequence[Row]) -> str:
             "",
         ]
         lines += [_line("contender", *HEADS), _line(*["---"] * (1 + len(HEADS)))]
-        lines += [_line(row["contender"], *(row.get(name, "-") for name in COLUMNS)) for row in of]
+        lines += [_line(row["contender"], *(row[name] for name in COLUMNS)) for row in of]
         lines.append("")
     for test in sorted({row["test"] for row in documents}):
         lines += _documents(test, [row for row in documents if row["test"] == test])

@@ -2,7 +2,7 @@
 
 In: SQuAD's JSON, a recipe that says which articles are held out, the engines of `synthesise.py`. Out: a folder as
 `synthesise.py` makes it, and `questions.jsonl` (`id, article, number, paragraph, sentence, question`). Held-out
-articles are read by voices that training never hears, and so are their questions, a split of their own each
+articles are read by voices that training never hears, and their questions by others of these, a split of their own
 (`dev-questions`, with `-question` after each id). Knows nothing of models.
 
     python recipes/spoken_squad.py data/spoken-squad squad-36-articles.json.gz --recipe recipes/passage.toml --jobs 2
@@ -69,7 +69,7 @@ def main() -> None:
             file.write(json.dumps({"id": said.id, **vars(one)}) + "\n")
     spoken = [said for _, said in planned]
     for one, said in planned:
-        asked = utterance(one, one.question, said.split) if said.split != "train" else None
+        asked = utterance(one, one.question, said.split, said.speaker) if said.split != "train" else None
         if asked is not None:
             spoken.append(replace(asked, id=f"{said.id}-question", split=f"{said.split}-questions"))
     manifest = options.out / "manifest.jsonl"
@@ -95,8 +95,8 @@ def read(path: Path) -> Iterator[Asked]:
                     said.append(sentence)
 
 
-def utterance(asked: Asked, text: str, split: str) -> Utterance | None:
-    """Who reads its sentence or its question, and how; None where that cannot be read."""
+def utterance(asked: Asked, text: str, split: str, but: str = "") -> Utterance | None:
+    """Who reads its sentence or its question, and how, any speaker `but` that one; None where it cannot be read."""
     try:
         words = tuple(word for word, _ in read_out(text))
     except QueryError:
@@ -105,7 +105,7 @@ def utterance(asked: Asked, text: str, split: str) -> Utterance | None:
     rng = random.Random(f"{asked.article} {text}")
     said = cast(f"{asked.article}-{asked.number:06d}", 0, words, spoken, rng)
     if split != "train":
-        engine, voice = rng.choice(VOICES[split])
+        engine, voice = rng.choice([of for of in VOICES[split] if "/".join(of) != but])
         said = replace(said, engine=engine, voice=voice)
     return replace(said, split=split)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 from earshot import hear
-from earshot.ask import SOUGHT, Asker, telling_words
+from earshot.ask import MOST_WORDS, Asker, telling_words
 from earshot.captions import Caption
 from earshot.encoders import passage
 from earshot.frames import Stretch
 from earshot.heard import Heard
 from earshot.library import EncoderIdentity, Fingerprint, Store
 from earshot.passages import read
+from earshot.search import matches
 from earshot.types import Clip, Hit, LibraryError, QueryError
 
 DIM = 9
@@ -50,12 +52,16 @@ class Finder:
     encoder = SimpleNamespace(lexicon=SimpleNamespace(prior=lambda phones: -3.0 if len(phones) == 1 else -9.0))
 
     def __init__(self, store: Store, places: dict[str, list[tuple[int, float, float]]]) -> None:
-        self.places = places
+        self.store, self.places = store, places
         self.recordings = {recording.id: recording for recording in store.recordings()}
 
     def spot(self, words: list[str], within: str | None) -> list[list[Hit]]:
         return [
-            [Hit(self.recordings[id], at, at, 0.5, chance, word) for id, at, chance in self.places.get(word, [])]
+            [
+                Hit(self.recordings[id], at, at, 0.5, chance, word)
+                for id, at, chance in self.places.get(word, [])
+                if within is None or matches(self.recordings[id], within)
+            ]
             for word in words
         ]
 
@@ -88,7 +94,7 @@ def add(store: Store, path: str, what: Heard) -> int:
 
 def asker(store: Store, **places: list[tuple[int, float, float]]) -> Asker:
     reader, finder = Reader(), Finder(store, places)
-    return Asker(store, reader, finder)  # type: ignore[arg-type]
+    return Asker(reader, finder)  # type: ignore[arg-type]
 
 
 def test_the_best_passage_comes_first_as_the_longest_around_it(store: Store) -> None:
@@ -114,10 +120,38 @@ def test_words_that_are_said_count_beside_vectors(store: Store) -> None:
     assert [[(hit.query, hit.start) for hit in p.words] for p in found] == [[("f", 59.9)], [], [], []]
 
 
+def test_words_within_some_recordings_are_weighed_there_alone(store: Store) -> None:
+    one, two, three = (add(store, f"/{name}.wav", heard((0, 2, 0.0), (4, 6, 0.0))) for name in ("a", "b", "c"))
+    places = {"cat": [(one, 1.0, 0.9), (two, 1.0, 0.9), (two, 50.0, 0.9)], "dog": [(two, 1.0, 0.9), (three, 1.0, 0.9)]}
+    found = asker(store, **places).ask("cat dog?")
+    assert [(p.recording.path, p.start) for p in found[:3]] == [("/b.wav", 0), ("/c.wav", 0), ("/a.wav", 0)]
+    found = asker(store, **places).ask("cat dog?", within="a.wav")
+    assert {p.recording.path for p in found} == {"/a.wav"} and [hit.query for hit in found[0].words] == ["cat"]
+
+
+@pytest.mark.parametrize("place", ["heard", "transcript"])
+def test_words_count_as_much_where_they_are_heard_as_where_they_are_written(store: Store, place: str) -> None:
+    """Recordings with a transcript and without are one ranking, whether words are shared or not."""
+    reader: Any = Reader()
+    mute = np.zeros((2, DIM), np.float16)
+    plain = heard((0, 4, 0.0), (4, 8, 0.0))
+    bare = add(store, "/a.wav", replace(plain, vectors=mute))
+    told = add(store, "/b.wav", replace(plain, vectors=mute))
+    captions = [Caption(10.0 * k, 10.0 * k + 8, "h" if place == "heard" else "f") for k in range(8)]
+    store.add_transcript(told, captions)
+    assert hear.hear(store, reader, 1) == 0
+    places = [(bare, 5.0, 1.0)] if place == "heard" else []
+    best = asker(store, f=places).ask("f?")[0]
+    assert best.heard == (place == "heard") and best.score > 0.3
+    assert asker(store).ask("g?")[0].score <= 0.2
+
+
 def test_words_that_tell_nothing_are_not_sought_and_the_rarest_come_first() -> None:
-    lexicon: Any = SimpleNamespace(prior=lambda phones: {1: -3.0, 2: -8.0, 3: -9.0}.get(len(phones), -20.0))
-    assert telling_words("Oh, who paid? Who did?", lexicon) == ["paid", "did", "who"]
-    assert telling_words("谁?", lexicon) == [] and len(telling_words("telescopes " * 9 + TEXT, lexicon)) == SOUGHT
+    lexicon: Any = SimpleNamespace(prior=lambda phones: {1: -3.0, 2: -6.0, 3: -9.0}.get(len(phones), -20.0))
+    assert telling_words("Oh, who paid? Who did it.", lexicon) == ["paid"]
+    assert telling_words("(Paid) paid PAID, where?", lexicon) == ["Paid"]
+    assert telling_words("谁 paid a ф in 1973, U.S. paid.", lexicon) == ["1973", "U.S.", "paid"]
+    assert telling_words("谁?", lexicon) == [] and len(telling_words("telescopes " * 9 + TEXT, lexicon)) == MOST_WORDS
 
 
 TEXT = "several observatories measured unexpected gravitational lensing around distant galaxies before professional "

@@ -137,6 +137,16 @@ def test_several_words_are_spotted_at_once_where_each_is_found(searcher: Searche
     assert there and all(hit.recording.path.endswith("talk.wav") for hit in there)
 
 
+def test_more_places_are_looked_at_of_a_word_that_is_said_often(searcher: Searcher, monkeypatch: Any) -> None:
+    from earshot import search
+
+    monkeypatch.setattr(search, "SPOTTED", (1,))
+    (few,) = searcher.spot(["seven"])
+    monkeypatch.setattr(search, "SPOTTED", (1, 100))
+    (all_of_them,) = searcher.spot(["seven"])
+    assert len(few) == 1 < sum(hit.probability > 0.2 for hit in all_of_them)
+
+
 def test_a_phrase_is_found_as_one_stretch(searcher: Searcher) -> None:
     hit = searcher.find("the council")[0]
     assert hit.recording.path == "/b/news.wav"

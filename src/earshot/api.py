@@ -84,9 +84,8 @@ class Library:
     def close(self) -> None:
         """Let go of the files and the memory that searching holds."""
         with self._turn:
-            for reading in (self._searcher, self._asker):
-                if reading is not None:
-                    reading.store.close()
+            if self._searcher is not None:
+                self._searcher.store.close()
             self._searcher = self._asker = None
 
     def index(
@@ -153,7 +152,7 @@ class Library:
                 passages = self._load_passages()
                 if passages is None:
                     raise LibraryError("nothing can be asked: there is no passage encoder for this word encoder")
-                self._asker = Asker(Store.open(self.path), passages, self._open_searcher())
+                self._asker = Asker(passages, self._open_searcher())
             return self._asker.ask(question, top=top, within=within)
 
     def recordings(self, within: str | None = None) -> list[Recording]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +36,19 @@ from earshot.types import Clip, Hit, LibraryError, Passage, QueryError, Recordin
 LONGEST_QUESTION: Seconds = 40.0
 SHARED = 0.5
 """A passage that shares so much of its time with a better one says the same."""
-WORDS: dict[Source, float] = {"heard": 7.0, "transcript": 1.5}
-"""Weight of the words that are shared; that of the cosine is 1. What is misheard blurs a vector more than words."""
+WORDS = 4.0
+"""Weight of the words that are shared; that of the cosine is 1."""
 COMMON = math.log(1e-3)
 """Words as likely as this at any place tell nothing of a passage, and take time to find."""
+ASKING = frozenset("who whom whose what what's which when where why how does did didn't many much".split())
+"""Nor do these: they say what kind of answer is wanted."""
+SIGNS = '?!,;:"()[]{}\u201c\u201d\u2026'
+MOST_WORDS = 16
+"""Words of a question that are sought, the rarest of it."""
 FAINT = 0.02
 """Places where a word is less likely do not count."""
-LIKELY = 0.1
-"""And those are told where it is likelier, as `earshot find` has it."""
-SOUGHT = 16
-"""Words of a question that are sought, the rarest first."""
+TOLD = 0.1
+"""Places where a word of the question is at least so likely are told with a passage; the threshold of `find`."""
 WRITTEN = 0.8
 """Weight of what a transcript says of a passage where there is one; the rest is that of what was heard."""
 Ints = NDArray[np.int64]
@@ -69,30 +72,25 @@ class _Shelf:
     def scores(self, vector: Floats, counts: Times, within: str | None) -> Floats:
         """(p,) how like a question they are: its vector, and how often each of its words is expected in them (w, p);
         -inf for those in recordings that do not match."""
-        of = np.array([within is None or matches(recording, within) for recording in self.recordings], bool)
+        lengths = self.stops - self.starts
+        if within is None:
+            return similarity(self.vectors @ vector, bm25.scores(counts, lengths))
+        of = np.array([matches(recording, within) for recording in self.recordings], bool)
         rows = np.flatnonzero(of[self.of])
-        shared = bm25.scores(counts[:, rows], (self.stops - self.starts)[rows])
         scores = np.full(len(self.of), -np.inf, np.float32)
-        scores[rows] = similarity(self.vectors[rows] @ vector, shared, self.source)
+        shared = bm25.scores(counts[:, rows], lengths[rows])
+        scores[rows] = similarity(self.vectors[rows] @ vector, shared)
         return scores
+
+    @property
+    def spans(self) -> tuple[tuple[Recording, ...], Ints, Times, Times]:
+        """What `expected_counts` wants to know."""
+        return self.recordings, self.of, self.starts, self.stops
 
     def texts(self) -> list[Ints]:
         """The word pieces of each passage."""
         told = ((self.heard[k], n) for k, n in zip(self.of, self.number, strict=True))
         return [heard.tokens[heard.first[n] : heard.last[n]] for heard, n in told]
-
-    def counts(self, words: Sequence[Sequence[Hit]]) -> Times:
-        """(w, p): how often each of some words that were sought is expected to be said in each passage."""
-        places = {recording: k for k, recording in enumerate(self.recordings)}
-        found = np.zeros((len(words), len(self.of)))
-        for counts, hits in zip(found, words, strict=True):
-            for hit in hits:
-                if hit.probability >= FAINT and (of := places.get(hit.recording)) is not None:
-                    first, last = np.searchsorted(self.of, [of, of + 1])
-                    middle = (hit.start + hit.end) / 2
-                    inside = (self.starts[first:last] <= middle) & (middle < self.stops[first:last])
-                    counts[first:last][inside] += hit.probability
-        return found
 
     def places(self) -> list[tuple[int, Seconds, Seconds]]:
         """What tells the passages apart: recording, start, stop."""
@@ -100,17 +98,36 @@ class _Shelf:
         return [(ids[k], *times) for k, *times in zip(self.of, self.starts.tolist(), self.stops.tolist(), strict=True)]
 
 
-def similarity(cosines: Floats, shared: Floats, source: Source) -> Floats:
+def similarity(cosines: Floats, shared: Floats) -> Floats:
     """How like a question passages are: cosines of their vectors, and what of its words they hold (`bm25`)."""
-    weight = WORDS[source]
-    return ((cosines + weight * shared) / (1 + weight)).astype(np.float32)
+    return ((cosines + WORDS * shared) / (1 + WORDS)).astype(np.float32)
+
+
+def expected_counts(
+    words: Sequence[Sequence[Hit]], recordings: Sequence[Recording], of: Ints, starts: Times, stops: Times
+) -> Times:
+    """(w, p): how often each of some words, which were sought, is expected to be said in each passage.
+
+    Passages (p,) are of recording number `of`, ascending, from `starts` to `stops`.
+    """
+    places = {recording.id: k for k, recording in enumerate(recordings)}
+    found = np.zeros((len(words), len(of)))
+    for counts, hits in zip(found, words, strict=True):
+        for hit in hits:
+            if hit.probability >= FAINT and (number := places.get(hit.recording.id)) is not None:
+                first, last = np.searchsorted(of, [number, number + 1])
+                middle = (hit.start + hit.end) / 2
+                inside = (starts[first:last] <= middle) & (middle < stops[first:last])
+                counts[first:last][inside] += hit.probability
+    return found
 
 
 class Asker:
     """Asks one library; keeps its passages in memory between questions and notices when the library has changed."""
 
-    def __init__(self, store: Store, encoder: PassageEncoder, searcher: Searcher) -> None:
-        self.store, self.encoder, self.searcher = store, encoder, searcher
+    def __init__(self, encoder: PassageEncoder, searcher: Searcher) -> None:
+        """`searcher`: of the library that is asked."""
+        self.store, self.encoder, self.searcher = searcher.store, encoder, searcher
         self._shelves: tuple[_Shelf, _Shelf] | None = None
         self._captions: dict[int, list[Caption]] = {}
         self._written = bm25.Index([])
@@ -126,11 +143,9 @@ class Asker:
         tokens = self._tokens(question)
         (vector,) = self.encoder.embed_tokens([tokens])
         shelves = self._read()
-        sought = telling_words(
-            question if isinstance(question, str) else self.encoder.read(tokens), self.searcher.encoder.lexicon
-        )
-        said = self.searcher.spot(sought, within)
-        counts = shelves[0].counts(said), self._written.counts(np.unique(tokens).tolist())
+        text = question if isinstance(question, str) else self.encoder.read(tokens)
+        said = self.searcher.spot(telling_words(text, self.searcher.encoder.lexicon), within)
+        counts = expected_counts(said, *shelves[0].spans), self._written.counts(np.unique(tokens).tolist())
         heard, written = (shelf.scores(vector, of, within) for shelf, of in zip(shelves, counts, strict=True))
         twins = self._twins >= 0
         written[twins] = WRITTEN * written[twins] + (1 - WRITTEN) * heard[self._twins[twins]]
@@ -174,7 +189,7 @@ class Asker:
                     f"the library at {self.store.path} has {whose}; make them: run `earshot index` again"
                 )
             recordings = {recording.id: recording for recording in self.store.recordings()}
-            heard, written = (_shelf(self.store, source, recordings, identity.dim) for source in WORDS)
+            heard, written = (_shelf(self.store, source, recordings, identity.dim) for source in get_args(Source))
             places = {key: k for k, key in enumerate(heard.places())}
             self._twins = np.array([places.get(key, -1) for key in written.places()], np.int64)
             self._captions = self.store.transcripts()
@@ -206,17 +221,27 @@ class Asker:
 
 
 def telling_words(question: str, lexicon: Lexicon) -> list[str]:
-    """The words of a question that tell its passages from others, the rarest first; none where none can be read out."""
-    try:
-        priors = {word: lexicon.prior(phone_ids(phones)) for word, phones in read_out(question)}
-    except QueryError:
-        return []
-    return sorted((word for word, prior in priors.items() if prior < COMMON), key=lambda word: priors[word])[:SOUGHT]
+    """The words of a question that tell its passages from others, as they are written, the rarest first.
+
+    A number is one word here. What is in another script is left out.
+    """
+    priors: dict[tuple[str, ...], tuple[float, str]] = {}
+    for piece in question.split():
+        word = piece.strip(SIGNS)
+        word = word.rstrip(".") if word.count(".") == 1 else word
+        try:
+            said = read_out(word)
+        except QueryError:
+            continue
+        prior = sum(lexicon.prior(phone_ids(phones)) for _, phones in said)
+        if said and prior < COMMON and word.lower() not in ASKING:
+            priors.setdefault(tuple(of for of, _ in said), (prior, word))
+    return [word for _, word in sorted(priors.values())[:MOST_WORDS]]
 
 
 def _within(passage: Passage, words: Iterable[Iterable[Hit]]) -> list[Hit]:
     """The likely ones of some hits that lie in a passage, in order of time."""
-    hits = (hit for of in words for hit in of if hit.probability >= LIKELY and hit.recording == passage.recording)
+    hits = (hit for of in words for hit in of if hit.probability >= TOLD and hit.recording == passage.recording)
     inside = [hit for hit in hits if passage.start <= (hit.start + hit.end) / 2 < passage.end]
     return sorted(inside, key=lambda hit: hit.start)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-K1, B = 0.8, 0.4
+K1, B = 0.4, 0.4
 """Sentences are short and say a word once; libraries of documents take 1.2 and .75."""
 
 

@@ -1,10 +1,9 @@
 """The read path of `find`: a typed or spoken query -> places in a library, best first.
 
-In: an open store, the encoder that wrote it, a query. Out: hits with times, cosine and probability; for `ask`, where
-each of several words may be said. Three steps:
-every span is ranked by its pooled embedding; the best few hundred are aligned with the query frame by frame and
-compared with similar words of the language; all of it makes the probability. Knows nothing of how recordings got into
-the library, or of printing.
+In: an open store, the encoder that wrote it, a query. Out: hits with times, cosine and probability; for `ask` those of
+several words at once. Three steps: every span is ranked by its pooled embedding; the best few hundred are aligned with
+the query frame by frame and compared with similar words of the language; all of it makes the probability. Knows nothing
+of how recordings got into the library, or of printing.
 """
 
 from __future__ import annotations
@@ -28,8 +27,10 @@ from earshot.library import Store
 from earshot.query import COSINE_WEIGHT, PRIOR_WEIGHT, WORST, Query, bounded, spoken_query, typed_query
 from earshot.types import Clip, Hit, QueryError, Recording, Seconds
 
-CANDIDATES, SPOTTED = 400, 100
-"""Spans of each pronunciation that are aligned: of what is sought alone, and of words of a question."""
+CANDIDATES = 400
+"""Spans of each pronunciation that are aligned."""
+SPOTTED = (100, 400, 1600)
+"""The same of words of a question: more where half of them are likely."""
 CELLS = 1 << 25
 """Half frames times phones that are aligned for a query: of a long one fewer spans than CANDIDATES are."""
 COMPARED, LIKELY = 100, 0.2
@@ -132,7 +133,7 @@ class Searcher:
 
     def __init__(self, store: Store, encoder: WordEncoder) -> None:
         self.store, self.encoder = store, encoder
-        self._whole: Haystack | None = None
+        self._kept: dict[tuple[int, ...] | None, Haystack] = {}
         self._recordings: dict[int, Recording] = {}
         self._version = -1
 
@@ -160,28 +161,14 @@ class Searcher:
         return hits[:top]
 
     def spot(self, words: Sequence[str], within: str | None = None) -> list[list[Hit]]:
-        """Where each of some words may be said, likely or not, in any order; faster than to find one after another.
-
-        Nowhere for what cannot be searched for.
-        """
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            sought = list(pool.map(self._ways, words))
+        """Where each of some words may be said, likely or not, in any order; nowhere for what cannot be sought."""
         found: list[list[Hit]] = [[] for _ in words]
-        known = [k for k, ways in enumerate(sought) if ways]
-        if not known:
-            return found
-        recordings, ids = self._those(within)
-        for haystack in self._haystacks(ids):
-            places = find_all(haystack, [sought[k] for k in known], self.encoder)
-            for k, of in zip(known, places, strict=True):
-                found[k] += _hits(haystack, of, words[k], recordings)
+        if words:
+            recordings, ids = self._those(within)
+            for haystack in self._haystacks(ids):
+                for hits, here in zip(found, spot(haystack, words, self.encoder, recordings), strict=True):
+                    hits += here
         return found
-
-    def _ways(self, word: str) -> list[Query]:
-        try:
-            return typed_query(word, self.encoder)
-        except QueryError:
-            return []
 
     def _those(self, within: str | None) -> tuple[dict[int, Recording], tuple[int, ...] | None]:
         """The recordings that match, as the library has them now, and their ids; None for all."""
@@ -194,18 +181,20 @@ class Searcher:
     def _notice_changes(self) -> None:
         version = self.store.version()
         if version != self._version:
-            self._whole, self._version = None, version
+            self._kept, self._version = {}, version
             self._recordings = {recording.id: recording for recording in self.store.recordings()}
 
     def _haystacks(self, ids: tuple[int, ...] | None) -> Iterator[Haystack]:
-        if ids is None and self._whole is not None:
-            yield self._whole
+        """The frames of the recordings with these ids, None for all; as a rule those of the last search are kept."""
+        if ids in self._kept:
+            yield self._kept[ids]
             return
         small = self.store.totals().n_frames * self.encoder.stored_dim <= CHUNK_BYTES
+        self._kept = {None: self._kept[None]} if None in self._kept else {}
         for table in self.store.frame_chunks(CHUNK_BYTES, ids):
             haystack = Haystack.of(table, self.encoder)
-            if small and ids is None:
-                self._whole = haystack
+            if small:
+                self._kept[ids] = haystack
             yield haystack
 
 
@@ -219,17 +208,42 @@ def _hits(haystack: Haystack, places: Places, query: str, recordings: Mapping[in
     return hits
 
 
+def spot(
+    haystack: Haystack, words: Sequence[str], encoder: WordEncoder, recordings: Mapping[int, Recording]
+) -> list[list[Hit]]:
+    """Where each of some words may be said; quicker than to find one after another, as fewer spans are aligned.
+
+    More are where a word is said so often that its places may not be among them.
+    """
+
+    def ways(word: str) -> list[Query]:
+        try:
+            return typed_query(word, encoder)
+        except QueryError:
+            return []
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sought = list(pool.map(ways, words))
+    found: list[list[Hit]] = [[] for _ in words]
+    left = [k for k, of in enumerate(sought) if of]
+    for most in SPOTTED:
+        crowded = []
+        for k, places in zip(left, _find(haystack, [sought[k] for k in left], encoder, most), strict=True):
+            found[k] = _hits(haystack, places, words[k], recordings)
+            if (places.chances >= LIKELY).sum() > most / 2:
+                crowded.append(k)
+        left = crowded
+    return found
+
+
 def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder) -> Places:
     """The places where what is sought may be said, one way or another; one for all that overlap."""
-    (places,) = find_all(haystack, [ways], encoder, CANDIDATES)
+    (places,) = _find(haystack, [ways], encoder, CANDIDATES)
     return places
 
 
-def find_all(
-    haystack: Haystack, sought: Sequence[Sequence[Query]], encoder: WordEncoder, most: int = SPOTTED
-) -> list[Places]:
-    """The places of each of several things that are sought, from so many spans of each way to say it; faster than one
-    after another."""
+def _find(haystack: Haystack, sought: Sequence[Sequence[Query]], encoder: WordEncoder, most: int) -> list[Places]:
+    """The places of each of several things that are sought, from at most so many spans of each way to say it."""
     if not len(haystack.table.vectors):
         nothing, none = np.zeros(0, np.int64), np.zeros(0, np.float32)
         return [Places(nothing, nothing, none, none) for _ in sought]

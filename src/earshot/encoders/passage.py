@@ -71,7 +71,11 @@ class PassageEncoder:
     def decoder(self) -> InferenceSession:
         """vectors (1, n, d), frames (1, t, d) -> tokens (1, n) int64; of an encoder that tells where tokens end also
         the probability that none does (1, n), and log probabilities of how many pieces each is (1, n, k)."""
-        return open_network(self.folder / f"{self.name}{DECODER}")
+        path = self.folder / f"{self.name}{DECODER}"
+        network = open_network(path)
+        if [output.name for output in network.get_outputs()] not in (["tokens"], ["tokens", "blank", "spans"]):
+            raise EncoderError(f"{path}: exported by another version of Earshot; export its checkpoint again")
+        return network
 
     def hear(self, frames: NDArray[np.int8]) -> Heard:
         """The word pieces in frames (n, at least frame_dim) of one stretch, of a minute at most."""

@@ -135,14 +135,16 @@ def begun(config: PassageConfig, text: TextModel, batcher: PassageBatcher, recip
 def take_over(model: PassageModel, path: Path) -> None:
     """Give a model the weights of a checkpoint: its speech branch, and what else both have, for stages differ.
 
-    TrainingError where it has another speech branch.
+    TrainingError where it has another speech branch, or a text encoder that was trained and would be lost.
     """
     other = checkpoint(path).model
     try:
-        missing = model.load_state_dict(other.state_dict(), strict=False).missing_keys
+        left = model.load_state_dict(other.state_dict(), strict=False)
+        strange = [name for name in left.missing_keys if name.startswith("speech")]
+        strange += [name for name in left.unexpected_keys if name.startswith(("speech", "reader"))]
     except RuntimeError:
-        missing = ["speech"]
-    if any(name.startswith("speech") for name in missing):
+        strange = ["speech"]
+    if strange:
         raise TrainingError(f"{path} holds another architecture than the recipe; begin without --from")
 
 
