@@ -32,8 +32,8 @@ for stage in $(of "*recipe['stages']"); do
         --threads "${THREADS:-2}" $from
     from="--from $work/runs/passage-$stage/last.pt"
 done
-python -m earshot.train.clsr.text all-MiniLM-L6-v2 --card recipes/text-card.toml --out "$out"
-python -m earshot.train.clsr.export "$work/runs/passage-$stage/last.pt" --card recipes/passage-card.toml --out "$out"
+python -m earshot.train.clsr.export "$work/runs/passage-$stage/last.pt" --card recipes/passage-card.toml \
+    --text-card recipes/text-card.toml --out "$out"
 for test in mini-librispeech:dev librispeech-chapters; do
     python -m benchmarks.passages --speech "$speech" --test "$test" --weights "$out" --work "$work/benchmarks" --results "$work/results"
 done
