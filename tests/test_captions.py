@@ -25,7 +25,7 @@ def test_captions_of_every_kind_are_text_with_times(tmp_path: Path, name: str, c
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.srt", b"", "no readable SRT|no captions"),
+        ("a.srt", b" ", "is empty"),
         ("a.srt", b"\xff\xfe\x00", "no readable SRT"),
         ("a.vtt", b"hello", "no readable SRT|no captions"),
         ("a.json", b"{", "no readable SRT"),
@@ -41,6 +41,23 @@ def test_files_that_are_none_are_one_line(tmp_path: Path, name: str, content: by
     assert name in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(EarshotError, match="no readable SRT"):
         captions.read(tmp_path / "gone.srt")
+
+
+@pytest.mark.parametrize("code", ["utf-16", "cp1252", "utf-8"])
+def test_old_subtitles_are_read_in_what_they_were_written_in(tmp_path: Path, code: str) -> None:
+    (tmp_path / "a.srt").write_bytes("1\n00:00:01,000 --> 00:00:02,000\nthe café\n".encode(code))
+    assert captions.read(tmp_path / "a.srt")[0].text == "the café"
+
+
+def test_signs_of_web_captions_are_written_out(tmp_path: Path) -> None:
+    (tmp_path / "a.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.500\n<v Anna>bread &amp; butter\n")
+    assert captions.read(tmp_path / "a.vtt")[0].text == "bread & butter"
+
+
+def test_an_excerpt_is_the_words_between_two_times() -> None:
+    told = [Caption(0, 30, "one two three four five six"), Caption(40, 41, "end")]
+    assert captions.excerpt(told, 11, 24) == "three four five" and captions.excerpt(told, 28, 41) == "end"
+    assert captions.excerpt(told, 30, 40) == "" and captions.excerpt(told, 4, 29) == told[0].text
 
 
 def test_the_transcript_of_a_recording_has_its_name(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from earshot import bm25
 from earshot.audio import load
-from earshot.captions import Caption
+from earshot.captions import Caption, excerpt
 from earshot.encoders.lexicon import Lexicon
 from earshot.encoders.passage import PassageEncoder
 from earshot.encoders.towers import phone_ids
@@ -215,7 +215,8 @@ class Asker:
         """The words of a passage, as they were heard or as its transcript has them."""
         if shelf.source == "transcript":
             captions = self._captions.get(shelf.recordings[shelf.of[row]].id, [])
-            return " ".join(c.text for c in captions if span.start <= (c.start + c.end) / 2 <= span.end)
+            if text := excerpt(captions, span.start, span.end):
+                return text  # else its words are said in the pause after it
         told, number = shelf.heard[shelf.of[row]], shelf.number[row]
         return self.encoder.read(told.tokens[told.first[number] : told.last[number]])
 

@@ -6,6 +6,8 @@ audio or libraries.
 
 from __future__ import annotations
 
+import codecs
+import html
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -37,19 +39,45 @@ def read(path: Path) -> list[Caption]:
 
     try:
         if path.suffix.lower() == ".json":
-            made = pysubs2.load_from_whisper(json.loads(path.read_text(encoding="utf-8-sig")))
+            made = pysubs2.load_from_whisper(json.loads(_text(path)))
         else:
-            made = pysubs2.SSAFile.from_string(path.read_text(encoding="utf-8-sig"))
+            made = pysubs2.SSAFile.from_string(_text(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pysubs2.Pysubs2Error) as error:
         told = (str(error).splitlines() or [""])[0]
         raise EarshotError(
             f"{path}: no readable SRT, WebVTT or Whisper JSON ({told or type(error).__name__})"
         ) from error
-    found = [Caption(e.start / 1000, e.end / 1000, " ".join(e.plaintext.split())) for e in made if not e.is_comment]
+    coded = path.suffix.lower() == ".vtt"
+    texts = ((e, html.unescape(e.plaintext) if coded else e.plaintext) for e in made if not e.is_comment)
+    found = [Caption(e.start / 1000, e.end / 1000, " ".join(text.split())) for e, text in texts]
     found = sorted((c for c in found if c.text and c.end > c.start), key=lambda caption: caption.start)
     if not found:
         raise EarshotError(f"{path}: no captions with times in it")
     return found
+
+
+def _text(path: Path) -> str:
+    """The text of a file in UTF-8, UTF-16 with a mark, or else Windows-1252, which old subtitles are in."""
+    data = path.read_bytes()
+    if not data.strip():
+        raise EarshotError(f"{path}: is empty")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252")
+
+
+def excerpt(captions: Sequence[Caption], start: Seconds, end: Seconds) -> str:
+    """The captions of which most is between two times; of others the words there, as if they lay evenly in theirs."""
+    words = []
+    for caption in captions:
+        said, length = caption.text.split(), caption.end - caption.start
+        whole = min(caption.end, end) - max(caption.start, start) > length / 2
+        middles = (caption.start + (k + 0.5) * length / len(said) for k in range(len(said)))
+        words += [word for word, at in zip(said, middles, strict=True) if whole or start <= at <= end]
+    return " ".join(words)
 
 
 def beside(recording: str, folder: Path) -> Path | None:

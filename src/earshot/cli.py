@@ -204,6 +204,8 @@ def ask(
     passages = library.ask(asked, top=top, within=_glob(within))
     if passages:
         click.echo(output.text_of_passages(passages, format))
+        if all(passage.heard and not passage.words for passage in passages):
+            output.complain("no word of the question is found in these: they are alike in meaning at best")
     elif not library.recordings():
         output.complain("the library is empty; put recordings in with `earshot index PATH`")
     elif within and not library.recordings(_glob(within)):
