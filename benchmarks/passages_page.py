@@ -21,8 +21,14 @@ the words heard. Seconds: processor time for an hour of speech; milliseconds: th
 pool. Others used the machine too: compare ratios.
 """
 COLUMNS = (
-    *("question_r1", "question_r5", "question_r10", "question_mrr", "passage_r1", "wer"),
-    *("seconds_per_hour", "question_ms"),
+    "question_r1",
+    "question_r5",
+    "question_r10",
+    "question_mrr",
+    "passage_r1",
+    "wer",
+    "seconds_per_hour",
+    "question_ms",
 )
 HEADS = ("R@1", "R@5", "R@10", "MRR", "R@1 back", "WER", "seconds an hour", "ms a question")
 

