@@ -185,6 +185,25 @@ def test_a_changed_library_is_noticed(searcher: Searcher) -> None:
     assert "/c/new.wav" not in {hit.recording.path for hit in searcher.find("telescope", top=None)}
 
 
+def test_of_a_library_that_grows_what_was_read_is_kept(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each change is found as a searcher would that begins now; old recordings are read again only with as much new."""
+    searcher.find("telescope")
+    read: list[list[int]] = []
+    frames = searcher.store.frames
+    monkeypatch.setattr(searcher.store, "frames", lambda ids: (read.append(list(ids)), frames(ids))[1])
+    added = []
+    for number in range(4):
+        frames_of = [Stretch(0.0, searcher.encoder._stored(said("a telescope")))]
+        added.append(searcher.store.add(f"/c/{number}.wav", Fingerprint(1, 1), 4.0, 1.0, frames_of).id)
+        with Store.open(searcher.store.path) as store:
+            anew = Searcher(store, searcher.encoder).find("telescope", top=None)
+        assert searcher.find("telescope", top=None) == anew
+    assert read == [added[:1], added[:2], added[2:3], added]
+    searcher.store.remove(["/c/1.wav"])
+    assert {hit.recording.path for hit in searcher.find("telescope", top=None)}.isdisjoint({"/c/1.wav"})
+    assert read[-1] == [added[0], *added[2:]]
+
+
 @pytest.mark.parametrize("text", ["telescope", "the international monetary fund of the council", "123456", "a"])
 def test_stretches_shorter_than_what_is_sought_are_no_trouble(tmp_path: Path, encoder: PlainEncoder, text: str) -> None:
     identity = EncoderIdentity(encoder.name, encoder.digest, encoder.stored_dim, FRAME_SECONDS)
@@ -313,7 +332,7 @@ def test_a_copy_of_an_example_is_it_whatever_word_it_may_be(searcher: Searcher, 
     from earshot.query import typed_query
     from earshot.search import find_places
 
-    (haystack,) = searcher._haystacks(None)
+    (haystack,) = searcher._haystacks(searcher._those(None)[1])
     sound, *_ = example_queries("clip", encoder.trim(said("telescope")), encoder)
     wrong = replace(typed_query("umbrella", encoder)[0], spoken=False, chance=0.98)
     kinds = {"copies count": 60.0, "copies do not": 0.0}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -128,12 +128,25 @@ class Places:
     chances: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some recordings of a library, and their frames."""
+
+    ids: frozenset[int]
+    haystack: Haystack
+
+
 class Searcher:
-    """Searches one library; keeps its frames in memory between queries and notices when the library has changed."""
+    """Searches one library; keeps its frames in memory between queries and notices when the library has changed.
+
+    What is new is then read as a piece of its own, together with pieces that are no larger: while a library grows,
+    most of it stays as it is.
+    """
 
     def __init__(self, store: Store, encoder: WordEncoder) -> None:
         self.store, self.encoder = store, encoder
-        self._kept: dict[tuple[int, ...] | None, Haystack] = {}
+        self._pieces: list[_Piece] = []
+        self._chosen: tuple[tuple[int, ...], Haystack] | None = None
         self._recordings: dict[int, Recording] = {}
         self._version = -1
 
@@ -181,21 +194,33 @@ class Searcher:
     def _notice_changes(self) -> None:
         version = self.store.version()
         if version != self._version:
-            self._kept, self._version = {}, version
             self._recordings = {recording.id: recording for recording in self.store.recordings()}
+            self._pieces = [piece for piece in self._pieces if piece.ids <= self._recordings.keys()]
+            self._version = version
 
     def _haystacks(self, ids: tuple[int, ...] | None) -> Iterator[Haystack]:
         """The frames of the recordings with these ids, None for all; as a rule those of the last search are kept."""
-        if ids in self._kept:
-            yield self._kept[ids]
-            return
-        small = self.store.totals().n_frames * self.encoder.stored_dim <= CHUNK_BYTES
-        self._kept = {None: self._kept[None]} if None in self._kept else {}
-        for table in self.store.frame_chunks(CHUNK_BYTES, ids):
-            haystack = Haystack.of(table, self.encoder)
-            if small:
-                self._kept[ids] = haystack
-            yield haystack
+        if self.store.totals().n_frames * self.encoder.stored_dim > CHUNK_BYTES:
+            for table in self.store.frame_chunks(CHUNK_BYTES, ids):
+                yield Haystack.of(table, self.encoder)
+        elif ids is None:
+            self._read_what_is_new()
+            yield from (piece.haystack for piece in self._pieces)
+        else:
+            if self._chosen is None or self._chosen[0] != ids:
+                self._chosen = (ids, Haystack.of(self.store.frames(ids), self.encoder))
+            yield self._chosen[1]
+
+    def _read_what_is_new(self) -> None:
+        new = self._recordings.keys() - frozenset[int]().union(*(piece.ids for piece in self._pieces))
+        if new:
+            while self._pieces and self._speech(self._pieces[-1].ids) <= self._speech(new):
+                new = new | self._pieces.pop().ids
+            haystack = Haystack.of(self.store.frames(sorted(new)), self.encoder)
+            self._pieces.append(_Piece(frozenset(new), haystack))
+
+    def _speech(self, ids: Collection[int]) -> Seconds:
+        return sum(self._recordings[id].speech_seconds for id in ids)
 
 
 def _hits(haystack: Haystack, places: Places, query: str, recordings: Mapping[int, Recording]) -> list[Hit]:
