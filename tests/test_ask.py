@@ -163,6 +163,13 @@ def test_overlapping_passages_are_told_once(store: Store) -> None:
     assert [(p.start, p.end) for p in asker(store).ask("b?")] == [(10, 50), (60, 80)]
 
 
+def test_of_passages_that_overlap_the_second_tells_what_is_new(store: Store) -> None:
+    """Its longest surroundings would repeat most of the first."""
+    add(store, "/a.wav", heard((0, 4, 0.0), (1, 5, 0.0), (1, 2, 0.9), (4, 5, 0.8), (5, 8, 0.0)))
+    found = asker(store).ask("b e?")
+    assert [(p.start, p.end) for p in found] == [(0, 40), (40, 50), (50, 80)]
+
+
 def test_a_library_that_changes_is_read_again(store: Store) -> None:
     asking = asker(store)
     assert asking.ask("a?") == []
@@ -216,16 +223,18 @@ def test_transcripts_go_to_the_recordings_of_their_name(store: Store, tmp_path: 
     for name, end in (("x/talk.srt", 2), ("x/own.en.srt", 2), ("x/other.srt", 2)):
         (tmp_path / name).write_text(srt.format(end))
     reader: Any = Reader()
-    count, failures = hear.import_transcripts(store, reader, tmp_path / "x")
-    assert (count, failures) == (2, []) and store.transcripts([one]) == {one: [Caption(1.0, 2.5, "hello")]}
+    told = hear.import_transcripts(store, reader, tmp_path / "x")
+    assert (told.used, told.failures, told.unmatched) == (2, (), (str(tmp_path / "x" / "other.srt"),))
+    assert store.transcripts([one]) == {one: [Caption(1.0, 2.5, "hello")]}
     (tmp_path / "x" / "own.en.srt").write_text("nothing")
     (tmp_path / "x" / "talk.srt").unlink()
     (tmp_path / "song.srt").write_text(srt.format(2))
-    count, failures = hear.import_transcripts(store, reader, tmp_path / "x")
-    assert count == 0 and "no readable SRT" in failures[0].reason
+    told = hear.import_transcripts(store, reader, tmp_path / "x")
+    assert told.used == 0 and "no readable SRT" in told.failures[0].reason
     assert store.transcripts([one]) == {one: [Caption(1.0, 2.5, "hello")]}  # what was there stays
-    count, failures = hear.import_transcripts(store, reader, tmp_path)
-    assert count == 0 and failures[0].reason.startswith("it may be of ") and failures[0].path.endswith("song.srt")
+    told = hear.import_transcripts(store, reader, tmp_path)
+    assert told.used == 0 and told.failures[0].reason.startswith("it may be of ")
+    assert told.failures[0].path.endswith("song.srt") and not told.unmatched
 
 
 @pytest.mark.parametrize("question", ["", "  ", "?"])

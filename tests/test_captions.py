@@ -63,12 +63,11 @@ def test_an_excerpt_is_the_words_between_two_times() -> None:
 def test_the_transcript_of_a_recording_has_its_name(tmp_path: Path) -> None:
     for name in ("talk.en.vtt", "talk.srt", "talk.mp3.json", "talks.srt", "talk.txt", "other.vtt", "v1.2.en.vtt"):
         (tmp_path / name).touch()
-    assert captions.beside("/x/talk.mp3", tmp_path) == tmp_path / "talk.srt"
-    assert captions.beside("/x/other.wav", tmp_path) == tmp_path / "other.vtt"
-    assert captions.beside("/x/v1.2.wav", tmp_path) == tmp_path / "v1.2.en.vtt"
-    assert captions.beside("/x/none.wav", tmp_path) is None
+    named = {name: [path.name for path in paths] for name, paths in captions.by_name(tmp_path).items()}
+    assert named["talk"] == ["talk.srt", "talk.en.vtt", "talk.mp3.json"]
+    assert (named["other"], named["v1.2"]) == (["other.vtt"], ["v1.2.en.vtt"]) and "none" not in named
     with pytest.raises(EarshotError, match="no folder of transcripts"):
-        captions.beside("/x/talk.mp3", tmp_path / "gone")
+        captions.by_name(tmp_path / "gone")
 
 
 def test_captions_of_another_recording_are_refused() -> None:

@@ -251,10 +251,14 @@ def test_ask_reads_transcripts_and_names_those_that_are_none(run: Earshot, talk:
         talk(f"talks/{name}.wav", 2)
     Path("texts").mkdir()
     Path("texts/b.srt").write_text("1\n00:00:00,000 --> 00:00:02,000\nI said w5.\n")
+    Path("texts/d.srt").touch()
     Path("texts/c.vtt").write_text("WEBVTT\n\n10:00.000 --> 10:05.000\nsomebody else's w5\n")
     code, out, err = run("index", "talks", "--transcripts", "texts")
-    assert code == 1 and "; 1 transcript; 1 failed\n" in out
-    assert err == "earshot: texts/c.vtt: the transcript reaches 605 s, the recording 2 s; is it of another one?\n"
+    assert code == 1 and "; 1 transcript; 1 transcript failed\n" in out
+    assert err == (
+        "earshot: texts/c.vtt: the transcript reaches 605 s, the recording 2 s; is it of another one?\n"
+        "earshot: of no recording in the library by their names: d.srt\n"
+    )
     (row, *others) = map(json.loads, run("ask", "w5?")[1].splitlines())
     assert (row["recording"], row["text"], row["heard"]) == ("talks/b.wav", "I said w5.", False)
     assert all(other["heard"] for other in others) and len(others) == 2
@@ -262,6 +266,13 @@ def test_ask_reads_transcripts_and_names_those_that_are_none(run: Earshot, talk:
     assert run("index", "talks")[:2] == (0, "nothing new; 3 unchanged\n")
     assert json.loads(run("ask", "w5?", "--top", "1")[1])["text"] == "I said w5."
     assert run("index", "talks", "--transcripts", "gone")[0] == 2
+    assert "transcripts 1\n" in run("status")[1] and json.loads(run("status", "--json")[1])["transcripts"] == 1
+    assert run("remove", "--transcripts", "talks") == (0, "took 1 transcript out of the library\n", "")
+    assert run("remove", "--transcripts", "talks/b.wav")[::2] == (
+        1,
+        "earshot: talks/b.wav: no transcript of it in the library\n",
+    )
+    assert all(json.loads(line)["heard"] for line in run("ask", "w5?")[1].splitlines())
 
 
 def test_what_cannot_be_asked_a_library_is_one_line(run: Earshot, indexed: None, talk: Talk) -> None:

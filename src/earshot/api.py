@@ -117,15 +117,13 @@ class Library:
             report = ingest.index(store, encoder, paths, progress=progress, workers=workers)
             if passages is None:
                 return report
-            count, failures = 0, list[Failure]()
             if transcripts is not None:
-                count, failures = hear.import_transcripts(store, passages, Path(transcripts))
-                for failure in failures:
+                report = replace(report, transcripts=hear.import_transcripts(store, passages, Path(transcripts)))
+                for failure in report.transcripts.failures:
                     if progress:
                         progress(Progress(0.0, 0.0, 0, 0, failure, hearing=True))
             hear.hear(store, passages, workers or ingest.processors(), progress=progress)
-        elapsed = time.monotonic() - began
-        return replace(report, transcripts=count, failures=(*report.failures, *failures), elapsed=elapsed)
+        return replace(report, elapsed=time.monotonic() - began)
 
     def find(
         self, query: str | Clip, *, top: int | None = 20, threshold: float | None = None, within: str | None = None
@@ -175,13 +173,23 @@ class Library:
             store.remove(removed)
         return removed
 
+    def remove_transcripts(self, paths: Paths) -> int:
+        """Forget the transcripts of recordings, by their paths or those of folders; how many there were."""
+        named = [os.path.abspath(path) for path in _listed(paths) if path]
+        with Store.open(self.path, writing=True) as store:
+            return store.remove_transcripts(
+                recording.path
+                for recording in store.recordings()
+                if any(_is_at(recording.path, name) for name in named)
+            )
+
     def status(self) -> Status:
         """What the library holds, and how its recordings' files compare with what was indexed."""
         from earshot import ingest
 
         with Store.open(self.path) as store:
             identity, totals, known = store.encoder, store.totals(), store.fingerprints()
-            unheard = len(store.without_passages())
+            unheard = len(store.without_passages()) if store.passage_encoder() or _is_shipped(identity) else 0
             failures = tuple(failure for failure in store.failures() if os.path.lexists(failure.path))
         vanished, changed = [], []
         for path, indexed in known.items():
@@ -209,12 +217,10 @@ class Library:
 
     def _load_passages(self) -> PassageEncoder | None:
         """The passage encoder; None where none reads the frames of a word encoder that somebody brought."""
-        if self._passages is None:
+        if self._passages is None and _is_shipped(self._load_encoder()):
             from earshot import encoders
 
-            shipped = encoders.load("word")
-            if self._load_encoder().digest == shipped.digest:
-                self._passages = encoders.load("passage")
+            self._passages = encoders.load("passage")
         return self._passages
 
 
@@ -222,6 +228,13 @@ def _identity(encoder: WordEncoder) -> EncoderIdentity:
     from earshot.encoders.clock import FRAME_SECONDS
 
     return EncoderIdentity(encoder.name, encoder.digest, encoder.stored_dim, FRAME_SECONDS)
+
+
+def _is_shipped(word: WordEncoder | EncoderIdentity) -> bool:
+    """Whether it is the word encoder whose frames the passage encoder that Earshot ships reads."""
+    from earshot import encoders
+
+    return word.digest == encoders.load("word").digest
 
 
 def _listed(paths: Paths) -> list[str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from earshot.encoders.passage import PassageEncoder
 from earshot.encoders.towers import phone_ids
 from earshot.features import Floats
 from earshot.heard import Heard
-from earshot.library import Source, Store
+from earshot.library import Source
 from earshot.passages import SHORT
 from earshot.pronounce import read_out
 from earshot.search import Searcher, matches
@@ -129,6 +129,7 @@ class Asker:
         """`searcher`: of the library that is asked."""
         self.store, self.encoder, self.searcher = searcher.store, encoder, searcher
         self._shelves: tuple[_Shelf, _Shelf] | None = None
+        self._heard: dict[int, Heard] = {}  # by recording; what was heard in one stays as it is
         self._captions: dict[int, list[Caption]] = {}
         self._written = bm25.Index([])
         self._twins: Ints = np.zeros(0, np.int64)
@@ -158,9 +159,10 @@ class Asker:
             shelf, row = (shelves[0], int(k)) if k < len(heard) else (shelves[1], int(k) - len(heard))
             recording = shelf.recordings[shelf.of[row]]
             start, stop = float(shelf.starts[row]), float(shelf.stops[row])
-            if any(one.recording == recording and _shared(one, start, stop) >= SHARED for one in found):
+            told = [one for one in found if one.recording == recording]
+            if any(_shared(one, start, stop) >= SHARED for one in told):
                 continue
-            passage = self._passage(shelf, row, heard if shelf is shelves[0] else written)
+            passage = self._passage(shelf, row, heard if shelf is shelves[0] else written, told)
             found.append(replace(passage, words=tuple(_within(passage, said))))
         return found
 
@@ -189,7 +191,13 @@ class Asker:
                     f"the library at {self.store.path} has {whose}; make them: run `earshot index` again"
                 )
             recordings = {recording.id: recording for recording in self.store.recordings()}
-            heard, written = (_shelf(self.store, source, recordings, identity.dim) for source in get_args(Source))
+            known = {id: of for id, of in self._heard.items() if id in recordings}
+            self._heard = known | dict(self.store.passages("heard", recordings.keys() - known.keys()))
+            of_source: dict[Source, dict[int, Heard]] = {
+                "heard": self._heard,
+                "transcript": dict(self.store.passages("transcript")),
+            }
+            heard, written = (_shelf(source, of, recordings, identity.dim) for source, of in of_source.items())
             places = {key: k for k, key in enumerate(heard.places())}
             self._twins = np.array([places.get(key, -1) for key in written.places()], np.int64)
             self._captions = self.store.transcripts()
@@ -197,12 +205,13 @@ class Asker:
             self._shelves, self._version = (heard, written), version
         return self._shelves
 
-    def _passage(self, shelf: _Shelf, row: int, scores: Floats) -> Passage:
-        """A passage, told as the longest one around it, with the best of the shortest ones in that."""
+    def _passage(self, shelf: _Shelf, row: int, scores: Floats, told: Sequence[Passage]) -> Passage:
+        """A passage, told as the longest one around it that says something new, with the best short one in that."""
         recording, start, stop = shelf.recordings[shelf.of[row]], shelf.starts[row], shelf.stops[row]
         lengths, same = shelf.stops - shelf.starts, shelf.of == shelf.of[row]
         around = np.flatnonzero(same & (shelf.starts <= start) & (shelf.stops >= stop))
-        home = around[np.argmax(lengths[around])]
+        shared = [max((_shared(p, shelf.starts[k], shelf.stops[k]) for p in told), default=0.0) for k in around]
+        home = around[np.argmax(np.where(np.array(shared) < SHARED, lengths[around], 0))]
         inside = np.flatnonzero(same & (shelf.starts >= shelf.starts[home]) & (shelf.stops <= shelf.stops[home]))
         short = inside[lengths[inside] <= max(SHORT, float(lengths[inside].min()))]
         best_row = short[np.argmax(scores[short])]
@@ -247,8 +256,8 @@ def _within(passage: Passage, words: Iterable[Iterable[Hit]]) -> list[Hit]:
     return sorted(inside, key=lambda hit: hit.start)
 
 
-def _shelf(store: Store, source: Source, recordings: dict[int, Recording], dim: int) -> _Shelf:
-    found = [(recordings[id], of) for id, of in store.passages(source) if id in recordings]
+def _shelf(source: Source, of: dict[int, Heard], recordings: dict[int, Recording], dim: int) -> _Shelf:
+    found = [(recordings[id], of[id]) for id in sorted(of.keys() & recordings.keys())]
     counts = [len(heard.first) for _, heard in found]
     vectors: list[NDArray[Any]] = [np.zeros((0, dim), np.float32), *(heard.vectors for _, heard in found)]
     return _Shelf(

@@ -1,7 +1,7 @@
 """Transcripts that people have: SRT, WebVTT, or the JSON of Whisper and its like, as text with times.
 
-In: a file, or a recording and the folder that may hold its transcript. Out: captions. Read by pysubs2; knows nothing of
-audio or libraries.
+In: a file, or a folder of them. Out: captions, and which files may be of which recording. Read by pysubs2; knows
+nothing of audio or libraries.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import codecs
 import html
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,22 +80,21 @@ def excerpt(captions: Sequence[Caption], start: Seconds, end: Seconds) -> str:
     return " ".join(words)
 
 
-def beside(recording: str, folder: Path) -> Path | None:
-    """The transcript of a recording in `folder`: of its name, also NAME.EN.vtt and NAME.mp3.srt; None without one."""
-    name = os.path.basename(recording)
-    stem = os.path.splitext(name)[0]
-    found = (path for path in _named(folder, stem) if path.suffix.lower() in SUFFIXES)
-    return min(found, key=lambda path: (len(path.name), SUFFIXES.index(path.suffix.lower())), default=None)
+def by_name(folder: Path) -> dict[str, list[Path]]:
+    """What may be transcripts in a folder, best first, by the names of recordings that they may be of, without endings.
 
-
-def _named(folder: Path, stem: str) -> Iterator[Path]:
+    NAME.srt may be of NAME, and so may NAME.EN.vtt and NAME.mp3.json. EarshotError where there is no such folder.
+    """
     try:
         names = os.listdir(folder)
     except OSError as error:
         raise EarshotError(f"{folder}: no folder of transcripts ({error.strerror})") from error
-    for name in sorted(names):
-        if name.startswith(f"{stem}.") and name.count(".") - stem.count(".") <= 2:
-            yield folder / name
+    found: dict[str, list[Path]] = {}
+    paths = (path for path in map(folder.joinpath, names) if path.suffix.lower() in SUFFIXES)
+    for path in sorted(paths, key=lambda path: (len(path.name), SUFFIXES.index(path.suffix.lower()), path.name)):
+        for name in dict.fromkeys((path.stem, os.path.splitext(path.stem)[0])):
+            found.setdefault(name, []).append(path)
+    return found
 
 
 def within(captions: Sequence[Caption], seconds: Seconds) -> list[Caption]:

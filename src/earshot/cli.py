@@ -118,8 +118,12 @@ def index(paths: tuple[str, ...], transcripts: str | None, library: Library) -> 
         return STOPPED
     for folder in report.empty_folders:
         output.complain(f"{output.printable(folder)}: no audio files in it")
+    if unmatched := report.transcripts.unmatched:
+        names = ", ".join(output.printable(os.path.basename(path)) for path in unmatched[:5])
+        more = f" and {len(unmatched) - 5} more" if len(unmatched) > 5 else ""
+        output.complain(f"of no recording in the library by their names: {names}{more}")
     click.echo(output.summary(report))
-    return 1 if report.failures else 0
+    return 1 if report.failures or report.transcripts.failures else 0
 
 
 @earshot.command()
@@ -272,18 +276,26 @@ def align(source: str, out: str) -> int:
 
 @earshot.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--transcripts", is_flag=True, help="Only the transcripts of the recordings.")
 @_library
-def remove(paths: tuple[str, ...], library: Library) -> int:
+def remove(paths: tuple[str, ...], transcripts: bool, library: Library) -> int:
     """Take recordings out of the library; their files stay.
 
     PATH is a recording, or a folder for all that is below it.
     """
     if "" in paths:
         raise click.UsageError("A PATH is empty; name a recording or a folder.")
+    if transcripts:
+        gone = {path: library.remove_transcripts(path) for path in paths}
+        if sum(gone.values()):
+            click.echo(f"took {output.count(sum(gone.values()), 'transcript')} out of the library")
+        for path in (path for path, number in gone.items() if not number):
+            output.complain(f"{output.printable(path)}: no transcript of it in the library")
+        return 0 if all(gone.values()) else 1
     removed = {path: library.remove(path) for path in paths}
     unknown = [path for path, gone in removed.items() if not gone]
     if count := sum(map(len, removed.values())):
-        click.echo(f"took {count} file{'' if count == 1 else 's'} out of the library")
+        click.echo(f"took {output.count(count, 'file')} out of the library")
     for path in unknown:
         output.complain(f"{output.printable(path)}: not in the library")
     return 1 if unknown else 0

@@ -16,7 +16,7 @@ from earshot import blas, captions
 from earshot.captions import Caption
 from earshot.encoders.passage import PassageEncoder
 from earshot.frames import Stretch
-from earshot.ingest import Progress
+from earshot.ingest import Progress, Transcripts
 from earshot.library import EncoderIdentity, Failure, Source, Store
 from earshot.passages import listen, read
 from earshot.types import EarshotError, Recording, Seconds
@@ -79,17 +79,19 @@ def _batches(recordings: Sequence[Recording]) -> Iterator[list[Recording]]:
         yield batch
 
 
-def import_transcripts(store: Store, encoder: PassageEncoder, folder: Path) -> tuple[int, list[Failure]]:
-    """Store the transcripts in `folder` of the recordings that the library holds; how many, and which cannot be used.
+def import_transcripts(store: Store, encoder: PassageEncoder, folder: Path) -> Transcripts:
+    """Store the transcripts in `folder` of the recordings that the library holds.
 
     A transcript belongs to the recording of its name in the same folder, else to the only one of its name. EarshotError
     where there is no such folder.
     """
     store.use_passage_encoder(EncoderIdentity(encoder.name, encoder.digest, encoder.dim))
+    named, matched = captions.by_name(folder), set[Path]()
     found: dict[Path, list[Recording]] = {}
     for recording in store.recordings():
-        if path := captions.beside(recording.path, folder):
-            found.setdefault(path, []).append(recording)
+        if paths := named.get(os.path.splitext(os.path.basename(recording.path))[0]):
+            found.setdefault(paths[0], []).append(recording)
+            matched.update(paths)
     count, failures = 0, []
     for path, recordings in found.items():
         here = [r for r in recordings if os.path.dirname(r.path) == os.path.abspath(folder)] or recordings
@@ -102,4 +104,5 @@ def import_transcripts(store: Store, encoder: PassageEncoder, folder: Path) -> t
             count += 1
         except EarshotError as error:
             failures.append(Failure(str(path), None, str(error).removeprefix(f"{path}: ")))
-    return count, failures
+    unmatched = sorted({str(path) for paths in named.values() for path in paths if path not in matched})
+    return Transcripts(count, tuple(failures), tuple(unmatched))

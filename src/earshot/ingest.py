@@ -62,6 +62,15 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Transcripts:
+    """Of a folder of transcripts how many went to recordings, those that could not be used, and those of none."""
+
+    used: int = 0
+    failures: tuple[Failure, ...] = ()
+    unmatched: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class IndexReport:
     """What a run did: the recordings that went in, how many were in already, and so on; `elapsed` is its wall time."""
 
@@ -70,8 +79,7 @@ class IndexReport:
     failures: tuple[Failure, ...]
     empty_folders: tuple[str, ...]
     elapsed: Seconds
-    transcripts: int = 0
-    """Those that go with recordings of the library."""
+    transcripts: Transcripts = Transcripts()
 
     @property
     def seconds(self) -> Seconds:

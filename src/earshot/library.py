@@ -112,6 +112,7 @@ class Totals:
     n_frames: int
     failures: int
     bytes: int
+    transcripts: int
 
     @property
     def bytes_per_hour(self) -> float:
@@ -299,6 +300,7 @@ class Store:
 
     def totals(self) -> Totals:
         """What the library holds; bytes count the database and its write-ahead log."""
+        transcripts = self._rows("SELECT count(*) FROM transcripts")[0][0] if self.passage_encoder() else 0
         ((recordings, seconds, speech_seconds, n_frames, failures),) = self._rows(
             "SELECT count(*), total(seconds), total(speech_seconds), coalesce(sum(n_frames), 0),"
             " (SELECT count(*) FROM failures) FROM recordings"
@@ -307,7 +309,7 @@ class Store:
         for file in (self._file, log_of(self._file)):
             with suppress(FileNotFoundError):
                 size += file.stat().st_size
-        return Totals(recordings, seconds, speech_seconds, n_frames, failures, size)
+        return Totals(recordings, seconds, speech_seconds, n_frames, failures, size, transcripts)
 
     def passage_encoder(self) -> EncoderIdentity | None:
         """The encoder of the passages that are stored; None where none ever were."""
@@ -342,12 +344,16 @@ class Store:
             )
             connection.execute("UPDATE state SET changes = changes + 1")
 
-    def passages(self, source: Source = "heard") -> Iterator[tuple[int, Heard]]:
-        """Ids of recordings and what was heard in each, or is in its transcript, in order of the ids."""
+    def passages(
+        self, source: Source = "heard", recording_ids: Iterable[int] | None = None
+    ) -> Iterator[tuple[int, Heard]]:
+        """Ids of recordings, all or those of these, and what was heard in each or is in its transcript, in order."""
         if (encoder := self.passage_encoder()) is None:
             return
-        sql = "SELECT recording, words, passages, vectors FROM passages WHERE source = ? ORDER BY recording"
-        for recording, words, cut, vectors in self._rows(sql, source):
+        where, parameters = among("recording", recording_ids)
+        of_source = f"{where} AND" if where else " WHERE"
+        sql = f"SELECT recording, words, passages, vectors FROM passages{of_source} source = ? ORDER BY recording"
+        for recording, words, cut, vectors in self._rows(sql, *parameters, source):
             try:
                 yield recording, heard.unpack(words, cut, vectors, encoder.dim)
             except ValueError as error:
@@ -368,6 +374,18 @@ class Store:
             )
             connection.execute("DELETE FROM passages WHERE source = 'transcript' AND recording = ?", (recording_id,))
             connection.execute("UPDATE state SET changes = changes + 1")
+
+    def remove_transcripts(self, paths: Iterable[str]) -> int:
+        """Forget the transcripts of recordings, by path; how many there were. The recordings stay."""
+        if self.passage_encoder() is None:
+            return 0
+        keys, of_path = [(to_sql(path),) for path in paths], "recording = (SELECT id FROM recordings WHERE path = ?)"
+        with self._transaction() as connection:
+            connection.executemany(f"DELETE FROM passages WHERE source = 'transcript' AND {of_path}", keys)
+            removed = connection.executemany(f"DELETE FROM transcripts WHERE {of_path}", keys).rowcount if keys else 0
+            if removed:
+                connection.execute("UPDATE state SET changes = changes + 1")
+        return removed
 
     def transcripts(self, recording_ids: Iterable[int] | None = None) -> dict[int, list[Caption]]:
         """Id of each recording, or of these among them, that has a transcript -> what it says."""

@@ -234,7 +234,8 @@ def _length(seconds: Seconds) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """As in "1 recording" and "2 recordings"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
@@ -244,16 +245,18 @@ def summary(report: IndexReport) -> str:
     if report.recordings:
         held = f"{_length(report.seconds)}, {_length(report.speech_seconds)} of speech"
         speed = f"{report.seconds / max(report.elapsed, 1e-3):.0f}x real time"
-        count = _count(len(report.recordings), "recording")
-        parts.append(f"indexed {count} ({held}) in {_length(report.elapsed)}: {speed}")
+        recordings = count(len(report.recordings), "recording")
+        parts.append(f"indexed {recordings} ({held}) in {_length(report.elapsed)}: {speed}")
     else:
         parts.append("nothing new")
-    if report.transcripts:
-        parts.append(_count(report.transcripts, "transcript"))
+    if report.transcripts.used:
+        parts.append(count(report.transcripts.used, "transcript"))
     if report.unchanged:
         parts.append(f"{report.unchanged} unchanged")
     if report.failures:
         parts.append(f"{len(report.failures)} failed")
+    if report.transcripts.failures:
+        parts.append(f"{count(len(report.transcripts.failures), 'transcript')} failed")
     return "; ".join(parts)
 
 
@@ -289,7 +292,7 @@ def progress_shown() -> Iterator[Callable[[Progress], None]]:
                 hearing.append(True)
                 bar.reset(task)
             speed = state.seconds / max(bar.tasks[0].elapsed or 0.0, 0.1)
-            files = f"{state.files} of {_count(state.expected_files, 'recording')}{' heard' if state.hearing else ''}"
+            files = f"{state.files} of {count(state.expected_files, 'recording')}{' heard' if state.hearing else ''}"
             total = state.expected_seconds or None
             bar.update(task, completed=state.seconds, total=total, files=files, speed=f"{speed:.0f}")
 
@@ -314,9 +317,12 @@ def status_text(status: Status, library: str) -> str:
         f"recordings  {totals.recordings} ({held})",
         f"on disk     {size}",
     ]
+    if totals.transcripts:
+        lines.insert(3, f"transcripts {totals.transcripts}")
     if status.unheard:
-        count = _count(status.unheard, "recording")
-        lines.append(f"unheard     {count}, not to be asked yet: run `earshot index` again")
+        lines.append(
+            f"unheard     {count(status.unheard, 'recording')}, not to be asked yet: run `earshot index` again"
+        )
     lists = (
         ("changed", "`earshot index` them again", map(printable, status.changed)),
         (
@@ -342,6 +348,7 @@ def status_json(status: Status, library: str) -> str:
         "seconds": round(totals.seconds, 3),
         "speech_seconds": round(totals.speech_seconds, 3),
         "unheard": status.unheard,
+        "transcripts": totals.transcripts,
         "bytes": totals.bytes,
         "bytes_per_hour": round(totals.bytes_per_hour),
         "bytes_per_speech_hour": round(totals.bytes_per_speech_hour),

@@ -41,12 +41,12 @@ def listen(
     There is no passage without a word. `each` may be the `map` of an executor: it is what takes the time.
     """
     groups = [list(_groups([len(s.frames) * FRAME_SECONDS for s in of])) for of in recordings]
-    frames = [
-        np.concatenate([s.frames for s in of[first:last]])
-        for of, runs in zip(recordings, groups, strict=True)
-        for first, last in runs
-    ]
-    told = iter(list(each(encoder.hear, frames)))
+
+    def hear(run: Sequence[Stretch]) -> passage.Heard:
+        return encoder.hear(np.concatenate([stretch.frames for stretch in run]))
+
+    runs = [of[first:last] for of, cut in zip(recordings, groups, strict=True) for first, last in cut]
+    told = iter(list(each(hear, runs)))
     words = [_words(of, [(run, next(told)) for run in runs]) for of, runs in zip(recordings, groups, strict=True)]
     return _bound(words, recordings, encoder, each)
 
