@@ -148,6 +148,8 @@ class Searcher:
         self._pieces: list[_Piece] = []
         self._chosen: tuple[tuple[int, ...], Haystack] | None = None
         self._recordings: dict[int, Recording] = {}
+        self._unread: frozenset[int] = frozenset()
+        self._is_large = False
         self._version = -1
 
     def find(
@@ -196,11 +198,13 @@ class Searcher:
         if version != self._version:
             self._recordings = {recording.id: recording for recording in self.store.recordings()}
             self._pieces = [piece for piece in self._pieces if piece.ids <= self._recordings.keys()]
+            self._unread = frozenset(self._recordings).difference(*(piece.ids for piece in self._pieces))
+            self._is_large = self.store.totals().n_frames * self.encoder.stored_dim > CHUNK_BYTES
             self._version = version
 
     def _haystacks(self, ids: tuple[int, ...] | None) -> Iterator[Haystack]:
         """The frames of the recordings with these ids, None for all; as a rule those of the last search are kept."""
-        if self.store.totals().n_frames * self.encoder.stored_dim > CHUNK_BYTES:
+        if self._is_large:
             for table in self.store.frame_chunks(CHUNK_BYTES, ids):
                 yield Haystack.of(table, self.encoder)
         elif ids is None:
@@ -212,12 +216,11 @@ class Searcher:
             yield self._chosen[1]
 
     def _read_what_is_new(self) -> None:
-        new = self._recordings.keys() - frozenset[int]().union(*(piece.ids for piece in self._pieces))
-        if new:
+        if new := self._unread:
             while self._pieces and self._speech(self._pieces[-1].ids) <= self._speech(new):
-                new = new | self._pieces.pop().ids
-            haystack = Haystack.of(self.store.frames(sorted(new)), self.encoder)
-            self._pieces.append(_Piece(frozenset(new), haystack))
+                new |= self._pieces.pop().ids
+            self._pieces.append(_Piece(new, Haystack.of(self.store.frames(sorted(new)), self.encoder)))
+            self._unread = frozenset()
 
     def _speech(self, ids: Collection[int]) -> Seconds:
         return sum(self._recordings[id].speech_seconds for id in ids)
