@@ -11,7 +11,17 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from earshot.types import AudioError, Clip, EarshotError, EncoderError, Hit, LibraryError, QueryError, Recording
+from earshot.types import (
+    AudioError,
+    Clip,
+    EarshotError,
+    EncoderError,
+    Hit,
+    LibraryBusyError,
+    LibraryError,
+    QueryError,
+    Recording,
+)
 
 # ONNX Runtime from 1.32 on keeps a device id and tells its maker what ran, unless this is set before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -27,6 +37,7 @@ __all__ = [
     "EncoderError",
     "Hit",
     "Library",
+    "LibraryBusyError",
     "LibraryError",
     "QueryError",
     "Recording",

@@ -123,6 +123,44 @@ def index(paths: tuple[str, ...], transcripts: str | None, library: Library) -> 
 
 
 @earshot.command()
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--every",
+    metavar="SECONDS",
+    type=click.IntRange(1, 86_400),
+    default=5,
+    show_default=True,
+    help="Look so often; a file goes in when two looks see it the same.",
+)
+@output.format_options("table", "json")
+@_library
+def watch(folders: tuple[str, ...], every: int, format: str | None, library: Library) -> int:
+    """Index what appears in folders, until it is stopped.
+
+    First what is there, then whatever is new or has changed, also below, when it has stopped changing. A file that
+    cannot be read is named once and tried again when it has changed. What is deleted stays in the library: see
+    `earshot status` and `earshot remove`.
+    """
+    import signal
+
+    from earshot.library import Failure
+    from earshot.watch import watch
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if sys.stderr.isatty():
+        output.complain(f"watching {', '.join(map(output.printable, folders))}; Ctrl-C stops")
+    try:
+        for seen in watch(library, folders, every=every):
+            if isinstance(seen, Failure):
+                output.complain(output.told_failure(seen))
+            else:
+                click.echo(output.text_of_recording(seen, format))
+    except KeyboardInterrupt:
+        output.complain("stopped")
+    return STOPPED
+
+
+@earshot.command()
 @click.argument("queries", metavar="[QUERY]...", nargs=-1)
 @click.option(
     "--like",

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from earshot.types import EarshotError, Hit, Passage, Seconds
+from earshot.types import EarshotError, Hit, Passage, Recording, Seconds
 
 if TYPE_CHECKING:
     from earshot.api import Status
     from earshot.ingest import IndexReport, Progress
+    from earshot.library import Failure
 
 FIELDS = ("recording", "start", "end", "score", "probability", "query")
 """Of a hit, in JSON lines and CSV: path, seconds, seconds, cosine, chance that the query is said there, query."""
@@ -298,7 +299,25 @@ def progress_shown() -> Iterator[Callable[[Progress], None]]:
 
 def _name_failure(state: Progress, line: Callable[[str], None]) -> None:
     if state.failure is not None:
-        line(f"{printable(state.failure.path)}: {state.failure.reason}")
+        line(told_failure(state.failure))
+
+
+def told_failure(failure: Failure) -> str:
+    """What failed and why, in one line."""
+    return f"{printable(failure.path)}: {failure.reason}"
+
+
+def text_of_recording(recording: Recording, format: str | None) -> str:
+    """A recording that has just gone in, in one line; by default what suits standard output."""
+    if (format or ("table" if sys.stdout.isatty() else "json")) == "table":
+        held = f"{_length(recording.seconds)}, {_length(recording.speech_seconds)} of speech"
+        return f"indexed {printable(recording.path)} ({held})"
+    row = {
+        "recording": path_from_here(recording.path),
+        "seconds": round(recording.seconds, 3),
+        "speech_seconds": round(recording.speech_seconds, 3),
+    }
+    return json.dumps(row, ensure_ascii=False)
 
 
 def status_text(status: Status, library: str) -> str:
