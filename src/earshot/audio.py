@@ -6,6 +6,7 @@ format it is, the content says, not the name. Out: NumPy arrays, or an AudioErro
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import os
@@ -150,21 +151,25 @@ def write_wav(path: str | os.PathLike[str], samples: NDArray[np.float32]) -> Non
         raise _error(name, "is a folder; name a .wav file to write")
     if os.path.exists(target) and not os.path.isfile(target):
         raise _error(name, "is not a regular file; name a .wav file to write")
-    pcm = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2")
     partial = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}.part")
     try:
-        with open(partial, "xb") as file, wave.open(file, "wb") as wav:
-            wav.setnchannels(1)
-            wav.setsampwidth(2)
-            wav.setframerate(SAMPLE_RATE)
-            wav.setnframes(len(pcm))
-            wav.writeframesraw(pcm.tobytes())
+        with open(partial, "xb") as file:
+            file.write(wav_bytes(samples))
         os.replace(partial, target)
     except OSError as error:
         raise _error(name, f"cannot be written ({error.strerror or error}); choose another place") from error
     finally:
         if os.path.exists(partial):
             os.unlink(partial)
+
+
+def wav_bytes(samples: NDArray[np.float32]) -> bytes:
+    """Return (n,) samples at 16 kHz, clipped to [-1, 1], as a 16-bit mono wav."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
+        wav.writeframesraw(np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes())
+    return file.getvalue()
 
 
 def parse_clip(text: str) -> Clip:

@@ -272,6 +272,32 @@ def _escaped(path: str) -> str:
 
 
 @earshot.command()
+@_library
+def mcp(library: Library) -> None:
+    """Let an assistant search the library, by the Model Context Protocol.
+
+    The assistant starts this command itself and talks to it over standard input and output; tell it to, with the
+    library's absolute path. Needs pip install '.[mcp]'.
+    """
+    try:
+        from earshot.mcp import create_server
+    except ImportError as error:
+        raise EarshotError(f"`earshot mcp` needs the MCP SDK ({error}): pip install 'earshot[mcp]'") from error
+    import signal
+
+    from earshot.api import open
+
+    def stop(*_: object) -> None:  # at once: a thread waits for standard input, and Python would wait for the thread
+        output.complain("stopped")
+        os._exit(STOPPED)
+
+    signal.signal(signal.SIGINT, stop)
+    if sys.stdin.isatty():
+        output.complain("waits for an assistant on standard input; Ctrl-C stops")
+    create_server(open(library.path.absolute())).run()
+
+
+@earshot.command()
 @click.argument("clip", metavar="FILE@START-END", type=_clip)
 @click.argument("out", metavar="OUT.wav")
 def clip(clip: Clip, out: str) -> None:
