@@ -58,7 +58,10 @@ def client(folder: Path) -> Iterator[Callable[..., Any]]:
     server = mcp.StdioServerParameters(
         command=PROGRAM[0], args=[*PROGRAM[1:], "mcp", "--library", "library"], env=environment(), cwd=folder
     )
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(mcp.Client(server)) as client:
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(mcp.Client(mcp.stdio_client(server))) as client,
+    ):
 
         def call(name: str, *arguments: Any) -> Any:
             return portal.call(getattr(client, name), *arguments)
@@ -94,7 +97,12 @@ def test_the_tools_and_their_schemas_are_documented(client: Callable[..., Any]) 
     tools = {tool.name: tool for tool in client("list_tools").tools}
     assert list(tools) == ["find", "ask", "clip", "recordings"]
     for tool in tools.values():
-        assert tool.description and tool.annotations.read_only_hint and tool.output_schema["type"] == "object"
+        assert (
+            tool.description
+            and "  " not in tool.description
+            and tool.annotations.read_only_hint
+            and tool.output_schema["type"] == "object"
+        )
         for name, schema in tool.input_schema["properties"].items():
             assert "description" in schema or "$ref" in str(schema), (tool.name, name)
     assert tools["clip"].input_schema["required"] == ["recording", "start", "end"]

@@ -259,5 +259,5 @@ def create_server(library: Library) -> MCPServer[Any]:
     tools = Tools(library)
     reading = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     for tool in (tools.find, tools.ask, tools.clip, tools.recordings):
-        server.add_tool(tool, annotations=reading)
+        server.add_tool(tool, description=" ".join((tool.__doc__ or "").split()), annotations=reading)
     return server
