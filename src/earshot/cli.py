@@ -190,6 +190,44 @@ def index(paths: tuple[str, ...], transcripts: str | None, library: Library) -> 
 
 
 @earshot.command()
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--every",
+    metavar="SECONDS",
+    type=click.IntRange(1, 86_400),
+    default=5,
+    show_default=True,
+    help="Look so often; a file goes in when two looks see it the same.",
+)
+@output.format_options("table", "json")
+@_library
+def watch(folders: tuple[str, ...], every: int, format: str | None, library: Library) -> int:
+    """Index what appears in folders, until it is stopped.
+
+    First what is there, then whatever is new or has changed, also below, when it has stopped changing. A file that
+    cannot be read is named once and tried again when it has changed. What is deleted stays in the library: see
+    `earshot status` and `earshot remove`.
+    """
+    import signal
+
+    from earshot.library import Failure
+    from earshot.watch import watch
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if sys.stderr.isatty():
+        output.complain(f"watching {', '.join(map(output.printable, folders))}; Ctrl-C stops")
+    try:
+        for seen in watch(library, folders, every=every):
+            if isinstance(seen, Failure):
+                output.complain(output.told_failure(seen))
+            else:
+                click.echo(output.text_of_recording(seen, format))
+    except KeyboardInterrupt:
+        output.complain("stopped")
+    return STOPPED
+
+
+@earshot.command()
 @click.argument("queries", metavar="[QUERY]...", nargs=-1)
 @click.option(
     "--like",
@@ -319,6 +357,32 @@ def _escaped(path: str) -> str:
     import glob
 
     return glob.escape(path)
+
+
+@earshot.command()
+@_library
+def mcp(library: Library) -> None:
+    """Let an assistant search the library, by the Model Context Protocol.
+
+    The assistant starts this command itself and talks to it over standard input and output; tell it to, with the
+    library's absolute path. Needs pip install '.[mcp]'.
+    """
+    try:
+        from earshot.mcp import create_server
+    except ImportError as error:
+        raise EarshotError(f"`earshot mcp` needs the MCP SDK ({error}): pip install 'earshot[mcp]'") from error
+    import signal
+
+    from earshot.api import open
+
+    def stop(*_: object) -> None:  # at once: a thread waits for standard input, and Python would wait for the thread
+        output.complain("stopped")
+        os._exit(STOPPED)
+
+    signal.signal(signal.SIGINT, stop)
+    if sys.stdin.isatty():
+        output.complain("waits for an assistant on standard input; Ctrl-C stops")
+    create_server(open(library.path.absolute())).run()
 
 
 @earshot.command()

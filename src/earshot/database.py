@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from os import fsdecode, fsencode
 from pathlib import Path
 
-from earshot.types import LibraryError, Seconds
+from earshot.types import LibraryBusyError, LibraryError, Seconds
 
 DATABASE = "library.db"
 LOCK = "library.lock"
@@ -56,7 +56,7 @@ def take_writer_lock(folder: Path) -> sqlite3.Connection:
         lock.close()
         if _code(error) != sqlite3.SQLITE_BUSY:
             raise
-        raise LibraryError(
+        raise LibraryBusyError(
             f"another `earshot index` is writing to the library at {folder}: wait for it, or use another (--library)"
         ) from error
 
@@ -101,7 +101,9 @@ def one_line_errors(folder: Path) -> Iterator[None]:
         elif code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
             advice = "make the folder and the files in it writable, or choose another with --library"
         elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            advice = "another program holds it: wait for that program"
+            raise LibraryBusyError(
+                f"cannot use the library at {folder} ({error}): another program holds it: wait for that program"
+            ) from error
         else:
             raise
         raise LibraryError(f"cannot use the library at {folder} ({error}): {advice}") from error

@@ -171,7 +171,12 @@ def _audio_files(folder: str, failures: list[Failure]) -> Iterator[str]:
 
     visited = set()
     for path, subfolders, names in os.walk(folder, followlinks=True, onerror=refused):
-        status = os.stat(path)
+        try:
+            status = os.stat(path)
+        except OSError as error:  # it has vanished meanwhile
+            refused(error)
+            subfolders.clear()
+            continue
         if (status.st_dev, status.st_ino) in visited:
             subfolders.clear()
             continue

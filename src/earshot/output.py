@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from earshot.types import Answer, EarshotError, Hit, Passage, Seconds
+from earshot.types import Answer, EarshotError, Hit, Passage, Recording, Seconds
 
 if TYPE_CHECKING:
     from earshot.api import Status
     from earshot.ingest import IndexReport, Progress
+    from earshot.library import Failure
 
 FIELDS = ("recording", "start", "end", "score", "probability", "query")
 """Of a hit, in JSON lines and CSV: path, seconds, seconds, cosine, chance that the query is said there, query."""
@@ -56,11 +57,12 @@ def is_json(format: str | None) -> bool:
 def text_of_passages(passages: Sequence[Passage], format: str | None) -> str:
     """Passages as text, in the order given, without the last line break; by default what suits standard output."""
     if is_json(format):
-        return "\n".join(json.dumps(_passage_row(passage), ensure_ascii=False) for passage in passages)
+        return "\n".join(json.dumps(passage_row(passage), ensure_ascii=False) for passage in passages)
     return "\n".join(map(_told, passages))
 
 
-def _passage_row(passage: Passage) -> dict[str, Any]:
+def passage_row(passage: Passage) -> dict[str, Any]:
+    """A passage as JSON has it."""
     return {
         "recording": path_from_here(passage.recording.path),
         "start": round(passage.start, 3),
@@ -213,21 +215,22 @@ def _table(hits: Sequence[Hit]) -> str:
     return "".join(line.rstrip(" ") + "\n" for line in console.file.getvalue().splitlines())
 
 
-def _rows(hits: Sequence[Hit]) -> Iterator[dict[str, Any]]:
+def rows(hits: Sequence[Hit]) -> Iterator[dict[str, Any]]:
+    """Hits as JSON has them: FIELDS."""
     for hit in hits:
         path, times = path_from_here(hit.recording.path), (round(hit.start, 3), round(hit.end, 3))
         yield dict(zip(FIELDS, (path, *times, round(hit.score, 4), round(hit.probability, 4), hit.query), strict=True))
 
 
 def _json(hits: Sequence[Hit]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(hits))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(hits))
 
 
 def _csv(hits: Sequence[Hit]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_rows(hits))
+    writer.writerows(rows(hits))
     return text.getvalue()
 
 
@@ -339,7 +342,25 @@ def progress_shown() -> Iterator[Callable[[Progress], None]]:
 
 def _name_failure(state: Progress, line: Callable[[str], None]) -> None:
     if state.failure is not None:
-        line(f"{printable(state.failure.path)}: {state.failure.reason}")
+        line(told_failure(state.failure))
+
+
+def told_failure(failure: Failure) -> str:
+    """What failed and why, in one line."""
+    return f"{printable(failure.path)}: {failure.reason}"
+
+
+def text_of_recording(recording: Recording, format: str | None) -> str:
+    """A recording that has just gone in, in one line; by default what suits standard output."""
+    if (format or ("table" if sys.stdout.isatty() else "json")) == "table":
+        held = f"{_length(recording.seconds)}, {_length(recording.speech_seconds)} of speech"
+        return f"indexed {printable(recording.path)} ({held})"
+    row = {
+        "recording": path_from_here(recording.path),
+        "seconds": round(recording.seconds, 3),
+        "speech_seconds": round(recording.speech_seconds, 3),
+    }
+    return json.dumps(row, ensure_ascii=False)
 
 
 def status_text(status: Status, library: str) -> str:
