@@ -37,9 +37,9 @@ def watcher(library: earshot.Library, tmp_path: Path) -> Watcher:
 
 
 def names(watcher: Watcher, looks: int = 1) -> list[str]:
-    """Names of what comes of some looks, those of failures with a ! before."""
+    """Names, sorted, of what comes of some looks, those of failures with a ! before."""
     seen = [seen for _ in range(looks) for seen in watcher.look()]
-    return [f"{'!' if isinstance(one, Failure) else ''}{os.path.basename(one.path)}" for one in seen]
+    return sorted(f"{'!' if isinstance(one, Failure) else ''}{os.path.basename(one.path)}" for one in seen)
 
 
 def test_what_is_there_and_what_appears_goes_in_once(watcher: Watcher, talk: Talk, library: earshot.Library) -> None:
