@@ -6,6 +6,7 @@ format it is, the content says, not the name. Out: NumPy arrays, or an AudioErro
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import os
@@ -139,6 +140,18 @@ def duration(path: str | os.PathLike[str]) -> Seconds:
     return stated if stated else sum(len(block) for block in stream(name)) / SAMPLE_RATE
 
 
+def wav(samples: NDArray[np.float32]) -> bytes:
+    """(n,) samples at 16 kHz, clipped to [-1, 1], as a 16-bit mono wav."""
+    pcm = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2")
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(SAMPLE_RATE)
+        writer.writeframes(pcm.tobytes())
+    return file.getvalue()
+
+
 def write_wav(path: str | os.PathLike[str], samples: NDArray[np.float32]) -> None:
     """Write (n,) samples at 16 kHz, clipped to [-1, 1], as a 16-bit mono wav that is there whole or not at all.
 
@@ -150,15 +163,10 @@ def write_wav(path: str | os.PathLike[str], samples: NDArray[np.float32]) -> Non
         raise _error(name, "is a folder; name a .wav file to write")
     if os.path.exists(target) and not os.path.isfile(target):
         raise _error(name, "is not a regular file; name a .wav file to write")
-    pcm = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2")
     partial = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}.part")
     try:
-        with open(partial, "xb") as file, wave.open(file, "wb") as wav:
-            wav.setnchannels(1)
-            wav.setsampwidth(2)
-            wav.setframerate(SAMPLE_RATE)
-            wav.setnframes(len(pcm))
-            wav.writeframesraw(pcm.tobytes())
+        with open(partial, "xb") as file:
+            file.write(wav(samples))
         os.replace(partial, target)
     except OSError as error:
         raise _error(name, f"cannot be written ({error.strerror or error}); choose another place") from error

@@ -299,3 +299,25 @@ def status(as_json: bool, library: Library) -> None:
     """
     text = output.status_json if as_json else output.status_text
     click.echo(text(library.status(), str(library.path)))
+
+
+@earshot.command()
+@click.option("--host", metavar="NAME", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option(
+    "--token", metavar="SECRET", envvar="EARSHOT_TOKEN", help="What clients must show; needed where others can connect."
+)
+@_library
+def serve(host: str, port: int, token: str | None, library: Library) -> None:
+    """Search and listen in a browser, and let other programs search over HTTP.
+
+    The page is at the address that is printed, what programs can ask at /openapi.json below it. Nobody but this
+    machine can connect unless --host says so. Needs pip install '.[serve]'.
+    """
+    try:
+        from earshot.server.run import serve
+    except ModuleNotFoundError as error:
+        raise EarshotError(f"{error.name} is not installed: pip install 'earshot[serve]'") from error
+    if token == "":
+        raise click.UsageError("The token is empty; name a secret of some length.")
+    serve(library, host, port, token=token)

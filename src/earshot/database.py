@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from os import fsdecode, fsencode
 from pathlib import Path
 
-from earshot.types import LibraryError, Seconds
+from earshot.types import LibraryBusyError, LibraryError, Seconds
 
 DATABASE = "library.db"
 LOCK = "library.lock"
@@ -56,7 +56,7 @@ def take_writer_lock(folder: Path) -> sqlite3.Connection:
         lock.close()
         if _code(error) != sqlite3.SQLITE_BUSY:
             raise
-        raise LibraryError(
+        raise LibraryBusyError(
             f"another `earshot index` is writing to the library at {folder}: wait for it, or use another (--library)"
         ) from error
 

@@ -51,11 +51,12 @@ _TOLD = {
 def text_of_passages(passages: Sequence[Passage], format: str | None) -> str:
     """Passages as text, in the order given, without the last line break; by default what suits standard output."""
     if (format or ("table" if sys.stdout.isatty() else "json")) == "json":
-        return "\n".join(json.dumps(_passage_row(passage), ensure_ascii=False) for passage in passages)
+        return "\n".join(json.dumps(passage_row(passage), ensure_ascii=False) for passage in passages)
     return "\n".join(map(_told, passages))
 
 
-def _passage_row(passage: Passage) -> dict[str, Any]:
+def passage_row(passage: Passage) -> dict[str, Any]:
+    """A passage as `ask --json` prints it."""
     return {
         "recording": path_from_here(passage.recording.path),
         "start": round(passage.start, 3),
@@ -175,21 +176,22 @@ def _table(hits: Sequence[Hit]) -> str:
     return "".join(line.rstrip(" ") + "\n" for line in console.file.getvalue().splitlines())
 
 
-def _rows(hits: Sequence[Hit]) -> Iterator[dict[str, Any]]:
+def hit_rows(hits: Sequence[Hit]) -> Iterator[dict[str, Any]]:
+    """Hits as `find --json` prints them: FIELDS."""
     for hit in hits:
         path, times = path_from_here(hit.recording.path), (round(hit.start, 3), round(hit.end, 3))
         yield dict(zip(FIELDS, (path, *times, round(hit.score, 4), round(hit.probability, 4), hit.query), strict=True))
 
 
 def _json(hits: Sequence[Hit]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(hits))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in hit_rows(hits))
 
 
 def _csv(hits: Sequence[Hit]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_rows(hits))
+    writer.writerows(hit_rows(hits))
     return text.getvalue()
 
 

@@ -26,6 +26,10 @@ class LibraryError(EarshotError):
     """A library that cannot be opened, read or written."""
 
 
+class LibraryBusyError(LibraryError):
+    """A library that something else is writing to: wait for that."""
+
+
 class EncoderError(EarshotError):
     """A model file that is missing, damaged or of another kind."""
 

@@ -1,0 +1,105 @@
+"""The application: routes, guard, page, and one line for whatever goes wrong.
+
+In: a library. Out: an ASGI application. Knows nothing of sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+
+from earshot.api import Library
+from earshot.server import export, recordings, searching
+from earshot.server.guard import LOOPBACK, Guard
+from earshot.server.indexing import Indexer
+from earshot.server.schemas import Health
+from earshot.server.service import Service
+from earshot.types import EarshotError, LibraryError, Passage
+
+if TYPE_CHECKING:
+    from earshot.answer import Answer, Endpoint
+
+PAGE = Path(__file__).parent / "page"
+LONGEST_RECORDING = 1 << 30
+"""Bytes of a recording that is taken in."""
+
+
+def create_app(
+    library: Library,
+    *,
+    token: str | None = None,
+    endpoint: Endpoint | None = None,
+    hosts: Collection[str] | None = LOOPBACK,
+    max_upload: int = LONGEST_RECORDING,
+    answer: Callable[[str, Sequence[Passage], Any], Iterator[str | Answer]] | None = None,
+) -> FastAPI:
+    """The library as an ASGI application; `library` may be yet to be made, and stays open when the application stops.
+
+    token: what every request but /healthz must show. endpoint: who writes answers. hosts: names that the server goes
+    by, None for any. max_upload: bytes of a recording. answer: takes the place of `earshot.answer.answer`.
+    """
+    service = Service(library, Indexer(library), endpoint, answer)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(service.prepare)
+        yield
+        await run_in_threadpool(service.indexer.stop)
+
+    app = FastAPI(
+        title="Earshot",
+        version=_version(),
+        description="Find what was said in recordings.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.add_middleware(Guard, token=token, hosts=None if hosts is None else frozenset(hosts), longest=max_upload)
+    app.add_exception_handler(EarshotError, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(Exception, _apologise)
+
+    @app.get("/healthz")
+    async def healthz() -> Health:
+        """Whether the server is there; needs no token."""
+        return Health()
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    for part in (searching, recordings, export):
+        app.include_router(part.router)
+    app.mount("/static", StaticFiles(directory=PAGE), name="static")
+    return app
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("earshot")
+
+
+async def _refuse(_: Request, error: Exception) -> JSONResponse:
+    status = 503 if isinstance(error, LibraryError) else 400
+    return JSONResponse({"detail": str(error)}, status)
+
+
+async def _refuse_parameters(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+    return JSONResponse({"detail": f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}"}, 422)
+
+
+async def _apologise(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": f"unexpected {type(error).__name__}; the server's log shows where"}, 500)

@@ -1,0 +1,67 @@
+"""Runs the application on an address until it is stopped.
+
+In: a library, an address. Out: its address on standard output. Knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+import click
+import uvicorn
+
+from earshot.api import Library
+from earshot.server.app import create_app
+from earshot.server.guard import LOOPBACK
+from earshot.types import EarshotError
+
+if TYPE_CHECKING:
+    from earshot.answer import Endpoint
+
+GRACE = 3
+"""Seconds that answers on their way have when the server stops."""
+
+
+def serve(
+    library: Library, host: str, port: int, *, token: str | None = None, endpoint: Endpoint | None = None
+) -> None:
+    """Serve `library` until a signal comes. EarshotError where the address cannot be had, or is open to strangers."""
+    listener = _bound(host, port)
+    with listener:
+        address = listener.getsockname()
+        open_to_others = not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+        if open_to_others and token is None:
+            raise EarshotError(f"{host} is open to other machines: name a secret with --token, or leave --host out")
+        name = f"[{host}]" if ":" in host else host
+        hosts = None if open_to_others else LOOPBACK | {name.lower()}
+        app = create_app(library, token=token, endpoint=endpoint, hosts=hosts)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False)
+        _Server(config, f"http://{name}:{address[1]}/").run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells its address when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            click.echo(f"Earshot is at {self._address}  (Ctrl-C stops it)")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise EarshotError(
+            f"cannot listen at {host}:{port} ({error.strerror}): choose another --port or --host"
+        ) from error
+    return listener
