@@ -5,10 +5,10 @@ In: a library. Out: an ASGI application. Knows nothing of sockets.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +23,7 @@ from earshot.server.guard import LOOPBACK, Guard
 from earshot.server.indexing import Indexer
 from earshot.server.schemas import Health
 from earshot.server.service import GONE, Service, unexpected
-from earshot.types import EarshotError, LibraryError, Passage
+from earshot.types import EarshotError, LibraryError
 
 if TYPE_CHECKING:
     from earshot.answer import Endpoint
