@@ -53,7 +53,6 @@ class Guard:
     token: str | None
     hosts: frozenset[str] | None
     longest: int
-    patience: Seconds = PATIENCE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -128,7 +127,7 @@ class Guard:
             if not more:  # the next message is that the client has gone
                 return await receive()
             try:
-                with anyio.fail_after(self.patience):
+                with anyio.fail_after(PATIENCE):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the rest of the body did not come: send it again", _CLOSE) from None
@@ -136,7 +135,7 @@ class Guard:
             waited = anyio.current_time() - began
             if size > limit:
                 raise HTTPException(413, _too_large_line(limit), _CLOSE)
-            if more and waited > self.patience and size < SLOWEST * waited:
+            if more and waited > PATIENCE and size < SLOWEST * waited:
                 raise HTTPException(408, "the body comes too slowly: send it again", _CLOSE)
             return message
 

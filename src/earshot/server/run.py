@@ -6,6 +6,7 @@ In: a library, an address. Out: its address on standard output. Knows nothing of
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,14 @@ GRACE = 3
 def serve(
     library: Library, host: str, port: int, *, token: str | None = None, endpoint: Endpoint | None = None
 ) -> None:
-    """Serve `library` until a signal comes. EarshotError where the address cannot be had, or is open to strangers."""
+    """Serve `library` until a signal comes. EarshotError where the address cannot be had, click.UsageError
+    where strangers can reach it and there is no token."""
     listener = _bound(host, port)
     with listener:
         address = listener.getsockname()
         open_to_others = not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         if open_to_others and token is None:
-            raise EarshotError(f"{host} is open to other machines: name a secret with --token, or leave --host out")
+            raise click.UsageError(f"At {host} other machines can connect: name a secret with --token.")
         name = f"[{host}]" if ":" in host else host
         hosts = None if open_to_others else LOOPBACK | {name.lower()}
         app = create_app(library, token=token, endpoint=endpoint, hosts=hosts)
@@ -58,7 +60,8 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # else it would let two servers have one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         raise EarshotError(

@@ -5,6 +5,7 @@ In: values of `types`. Out: pydantic models. Knows nothing of requests.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -52,8 +53,7 @@ class RecordingRow(BaseModel):
 
     @classmethod
     def of(cls, recording: Recording) -> RecordingRow:
-        path = shown(recording.path)
-        name = path.replace("\\", "/").rpartition("/")[2]
+        path, name = shown(recording.path), shown(os.path.basename(recording.path))
         seconds, speech_seconds = round(recording.seconds, 3), round(recording.speech_seconds, 3)
         return cls(id=recording.id, recording=path, name=name, seconds=seconds, speech_seconds=speech_seconds)
 

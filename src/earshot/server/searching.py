@@ -142,15 +142,15 @@ def _answer_row(answer: Answer) -> dict[str, Any]:
 
 
 @contextmanager
-def _named(query: str | Clip) -> Iterator[None]:
+def _named(query: str | Clip, told: str) -> Iterator[None]:
     """Errors of a clip tell what it is to the client, not which file it is here."""
     try:
         yield
     except EarshotError as error:
         if isinstance(query, str):
             raise
-        told = str(error).removeprefix(f"{query}: ").removeprefix(f"{query.path}: ")
-        raise type(error)(f"the {EXAMPLE}: {told}") from error
+        line = str(error).removeprefix(f"{query}: ").removeprefix(f"{query.path}: ")
+        raise type(error)(f"{told}: {line}") from error
 
 
 def event(name: str | None, data: Any) -> str:
@@ -168,7 +168,7 @@ async def _found(
     within: str | None,
 ) -> list[HitRow]:
     call = partial(service.library.find, query, top=top, threshold=threshold, within=within or None)
-    with _named(query):
+    with _named(query, told):
         hits = await in_turn(request, service.searching, call)
     return HitRow.of_all(hits, told)
 
@@ -176,7 +176,7 @@ async def _found(
 async def _asked(
     request: Request, service: Service, question: str | Clip, top: int, within: str | None
 ) -> list[Passage]:
-    with _named(question):
+    with _named(question, EXAMPLE):
         return await in_turn(
             request, service.searching, partial(service.library.ask, question, top=top, within=within or None)
         )

@@ -20,10 +20,10 @@ from earshot.api import Library
 from earshot.database import DATABASE
 from earshot.server.indexing import Indexer
 from earshot.server.schemas import Problem, shown
-from earshot.types import EarshotError, Passage, Recording, Seconds
+from earshot.types import Answer, EarshotError, Passage, Recording, Seconds
 
 if TYPE_CHECKING:
-    from earshot.answer import Answer, Endpoint
+    from earshot.answer import Endpoint
 
 T = TypeVar("T")
 PATIENCE: Seconds = 5.0
