@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import io
 import json
 import os
+import re
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import wave
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
 pytest.importorskip("fastapi")
 
+import schemathesis
 import uvicorn
 from conftest import Talk
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 import earshot
-from earshot import audio, encoders
+from earshot import audio, cli, encoders
+from earshot.answer import Endpoint
 from earshot.audio import SAMPLE_RATE, load
 from earshot.ingest import IndexReport
 from earshot.server import create_app, guard
-from earshot.types import Clip
+from earshot.types import Answer, AnswerError, Citation, Clip, Passage
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 HERE = "http://localhost"
@@ -466,12 +478,13 @@ def test_a_full_disk_keeps_nothing(library: earshot.Library, monkeypatch: pytest
     def full(descriptor: int, data: Any) -> int:
         if room[0] <= 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        room[0] -= len(data)
-        return write(descriptor, data)
+        written = write(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
 
     with served(library) as client:
         monkeypatch.setattr("earshot.server.uploads.os.write", full)
-        answer = client.post("/api/recordings?name=a.wav", content=iter([bytes(1 << 20)] * 5))
+        answer = client.post("/api/recordings?name=a.wav", content=bytes(5 << 20))
         assert answer.status_code == 507 and line(answer) == "the server's disk is full: nothing was kept"
         assert uploads(library) == []
         assert client.post("/api/find", content=b"x").status_code == 507
@@ -636,7 +649,7 @@ def test_only_those_who_show_the_token_are_served(library: earshot.Library) -> N
         shown = {"authorization": "bearer pa ss&wörd".encode()}
         assert client.get("/api/status", headers=shown).status_code == 200
         assert client.get("/api/status?token=pa%20ss%26w%C3%B6rd").status_code == 401
-        assert client.get("/api/status", cookies={"earshot": "pa ss&wörd"}).status_code == 401
+        assert client.get("/api/status", headers={"cookie": "earshot=secret; x"}).status_code == 401
 
 
 def test_the_page_is_opened_with_the_token_once(library: earshot.Library) -> None:
@@ -798,3 +811,111 @@ def test_an_endpoint_that_is_not_there_is_an_error_in_the_stream(answering: Test
     *_, (name, data) = events(answering.get("/api/answer?q=who%20paid").text)
     assert name == "error" and set(data) == {"detail"}
     assert answering.get("/api/answer?q=").status_code == 400
+
+
+# The document, and the command
+
+
+def test_the_document_tells_every_route_and_what_may_go_wrong(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    told = {f"{method.upper()} {path}" for path, of in document["paths"].items() for method in of}
+    assert told == {
+        *("GET /healthz", "GET /api/status", "GET /api/recordings", "POST /api/recordings"),
+        *("DELETE /api/recordings/{id}", "GET /api/find", "POST /api/find", "GET /api/ask", "POST /api/ask"),
+        *("GET /api/answer", "GET /api/audio/{id}", "GET /api/clip/{id}", "GET /api/peaks/{id}"),
+        *("GET /api/indexing", "GET /api/indexing/events", "POST /api/export"),
+    }
+    problem = {"$ref": "#/components/schemas/Problem"}
+    for path, of in document["paths"].items():
+        for method in of.values():
+            wrong = {status: answer for status, answer in method["responses"].items() if status[0] in "45"}
+            assert path == "/healthz" or {"401", "403", "421"} <= set(wrong), path
+            for status, answer in wrong.items():
+                if path == "/api/audio/{id}" and status in ("400", "416"):  # about ranges, as files everywhere
+                    continue
+                assert answer["content"]["application/json"]["schema"] == problem, (path, status)
+    assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
+
+
+def test_nothing_that_fits_the_document_breaks_the_server(
+    library: earshot.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "index", lambda paths, progress: None)
+    with served(library) as client:
+        schema = schemathesis.openapi.from_asgi("/openapi.json", client.app, headers={"host": "localhost"})
+        tried = 0
+        for found in schema.get_all_operations():
+            operation = found.ok()
+
+            @hypothesis.settings(max_examples=15, deadline=None, database=None, derandomize=True)
+            @hypothesis.given(case=operation.as_strategy())
+            def check(case: Any) -> None:
+                nonlocal tried
+                tried += 1
+                case.call_and_validate(headers={"host": "localhost"}, excluded_checks=[positive_data_acceptance])
+
+            check()
+    assert tried > 100
+
+
+def earshot_serve(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "earshot", "serve", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_command_tells_its_address_and_stops_when_told(library: earshot.Library) -> None:
+    with earshot_serve("--library", library.path, "--port", 0, "--token", "secret") as server:
+        try:
+            assert server.stdout is not None and server.stderr is not None
+            told = server.stdout.readline()
+            address = re.fullmatch(r"Earshot is at http://127\.0\.0\.1:(\d+)/ .*\n", told)
+            assert address, told
+            head = b"GET /api/audio/1 HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer secret\r\n"
+            said = exchange(("127.0.0.1", int(address[1])), head + b"Range: bytes=0-99\r\nConnection: close\r\n\r\n")
+            assert said.startswith(b"HTTP/1.1 206") and len(said.partition(b"\r\n\r\n")[2]) == 100
+            other = earshot_serve("--port", address[1])
+            assert other.wait(30) == 1
+            assert other.communicate()[1].startswith(f"earshot: cannot listen at 127.0.0.1:{address[1]}")
+        finally:
+            server.send_signal(signal.SIGINT)
+        out, err = server.communicate(timeout=30)
+        assert (server.returncode, out, err) == (cli.STOPPED, "", "earshot: stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("--host", "0.0.0.0"), 2, "--token"),
+        (("--host", "::"), 2, "--token"),
+        (("--host", "192.0.2.1", "--token", "t"), 1, "cannot listen at 192.0.2.1:8000"),
+        (("--host", "no.such.host.invalid"), 1, "cannot listen"),
+        (("--host", "x" * 300), 1, "cannot listen"),
+        (("--token", ""), 2, "token"),
+        (("--port", "99999"), 2, "--port"),
+        (("--endpoint", "nowhere"), 2, "endpoint"),
+    ],
+)
+def test_addresses_that_cannot_be_served(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    told: str,
+) -> None:
+    for name in ("EARSHOT_LIBRARY", "EARSHOT_TOKEN", "EARSHOT_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    assert cli.run(["serve", "--library", str(tmp_path / "none"), *arguments]) == code
+    out, err = capsys.readouterr()
+    assert not out and told in err and err.count("\n") == 1 and not (tmp_path / "none").exists()
+
+
+def test_it_can_be_part_of_another_application(library: earshot.Library) -> None:
+    outer = Starlette(routes=[Mount("/earshot", create_app(library, token="t", hosts=None))])
+    with TestClient(outer, base_url="http://studio.example", headers={"authorization": "Bearer t"}) as client:
+        assert client.get("/earshot/healthz", headers={"authorization": ""}).status_code == 200
+        assert client.get("/earshot/api/status").json()["recordings"] == 3
+        assert client.get("/earshot/").status_code == 200
+        assert client.get("/earshot/api/status", headers={"authorization": ""}).status_code == 401
+        answer = client.get("/earshot/?token=t", follow_redirects=False)
+        assert answer.headers["location"] == "/earshot/"

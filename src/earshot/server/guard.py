@@ -84,7 +84,7 @@ class Guard:
             return _refused(403, "requests from pages of other sites are refused")
         if self.token is not None and path != "/healthz":
             query = dict(parse_qsl(scope["query_string"].decode("latin-1"))) if path == "/" else {}
-            if "token" in query and _same(query["token"], self.token):
+            if "token" in query and _same(query["token"].encode(), self.token):
                 return self._welcomed(scope, query)
             if "token" in query or not self._shown(headers):
                 advice = "send `Authorization: Bearer TOKEN`, or open /?token=TOKEN once"
@@ -107,10 +107,10 @@ class Guard:
         assert self.token is not None
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return _same(shown.strip(), self.token)
+            return _same(shown.strip().encode("latin-1"), self.token)
         cookies = SimpleCookie()
         cookies.load(headers.get("cookie", ""))
-        return COOKIE in cookies and _same(cookies[COOKIE].value, _digest(self.token))
+        return COOKIE in cookies and _same(cookies[COOKIE].value.encode("latin-1"), _digest(self.token))
 
     def _limit(self, scope: Scope) -> int:
         """Bytes that the body of a request may have."""
@@ -154,8 +154,8 @@ def _digest(token: str) -> str:
     return hashlib.sha256(f"earshot {token}".encode()).hexdigest()
 
 
-def _same(shown: str, wanted: str) -> bool:
-    return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), wanted.encode("utf-8", "surrogateescape"))
+def _same(shown: bytes, wanted: str) -> bool:
+    return hmac.compare_digest(shown, wanted.encode("utf-8", "surrogateescape"))
 
 
 def _refused(status: int, line: str, headers: dict[str, str] | None = None) -> Response:

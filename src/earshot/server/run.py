@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -59,12 +60,13 @@ class _Server(uvicorn.Server):
 def _bound(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        if os.name == "posix":  # else it would let two servers have one port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise EarshotError(
-            f"cannot listen at {host}:{port} ({error.strerror}): choose another --port or --host"
-        ) from error
+        with ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(family, kind, protocol))
+            if os.name == "posix":  # else it would let two servers have one port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            undo.pop_all()
+    except (OSError, UnicodeError) as error:
+        told = getattr(error, "strerror", None) or "no such host"
+        raise EarshotError(f"cannot listen at {host}:{port} ({told}): choose another --port or --host") from error
     return listener

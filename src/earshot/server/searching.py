@@ -18,11 +18,11 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from earshot.server.schemas import HitRow, Id, PassageRow, Text, Time, shown
-from earshot.server.service import Served, Service, in_turn, problems, unexpected
+from earshot.server.service import ALWAYS, EVENTS, Served, Service, in_turn, problems, unexpected
 from earshot.server.uploads import body_in_file
 from earshot.types import Answer, Clip, EarshotError, Passage, QueryError
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", responses=ALWAYS)
 Top = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 Threshold = Annotated[float, Query(ge=0, le=1, description="Only hits with at least this probability.")]
 Within = Annotated[
@@ -88,10 +88,7 @@ async def ask_spoken(request: Request, service: Served, top: Top = 5, within: Wi
 
 @router.get(
     "/answer",
-    responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events, see above."},
-        **problems(400, 404, 422, 503),
-    },
+    responses={200: EVENTS, **problems(400, 404, 422, 503)},
     response_class=StreamingResponse,
 )
 async def answer(request: Request, service: Served, q: Text, top: Top = 5, within: Within = None) -> StreamingResponse:
