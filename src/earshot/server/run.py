@@ -5,6 +5,7 @@ In: a library, an address. Out: its address on standard output. Knows nothing of
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING
 
 import click
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from earshot.api import Library
+from earshot.server import guard
 from earshot.server.app import create_app
-from earshot.server.guard import LOOPBACK
 from earshot.types import EarshotError
 
 if TYPE_CHECKING:
@@ -38,10 +41,28 @@ def serve(
         if open_to_others and token is None:
             raise click.UsageError(f"At {host} other machines can connect: name a secret with --token.")
         name = f"[{host}]" if ":" in host else host
-        hosts = None if open_to_others else LOOPBACK | {name.lower()}
+        hosts = None if open_to_others else guard.LOOPBACK | {name.lower()}
         app = create_app(library, token=token, endpoint=endpoint, hosts=hosts)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False)
-        _Server(config, f"http://{name}:{address[1]}/").run(sockets=[listener])
+        _Server(config(app), f"http://{name}:{address[1]}/").run(sockets=[listener])
+
+
+def config(app: FastAPI) -> uvicorn.Config:
+    """How the application is served: by connections that do not wait for ever, and with a log of errors only."""
+    return uvicorn.Config(
+        app, http=_Connection, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE
+    )
+
+
+class _Connection(H11Protocol):
+    """Hangs up on whoever connects and says nothing."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(guard.PATIENCE, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from earshot import output
 from earshot.types import Hit, Passage, Recording
@@ -146,6 +146,8 @@ class IndexingRow(BaseModel):
 
 class ExportedHit(BaseModel):
     """A hit as /api/find gave it."""
+
+    model_config = ConfigDict(strict=True)
 
     id: Id
     start: Time
