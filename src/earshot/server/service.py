@@ -5,7 +5,9 @@ In: requests. Out: recordings by id, results of calls in their turn. Knows nothi
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -101,8 +103,11 @@ async def in_turn(request: Request, turn: CapacityLimiter, call: Callable[[], T]
 def file_of(recording: Recording) -> os.stat_result:
     """What a recording's file is like; 404 where it is gone or cannot be read."""
     try:
-        with open(recording.path, "rb") as file:
-            return os.fstat(file.fileno())
+        status = os.stat(recording.path)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        open(recording.path, "rb").close()
+        return status
     except OSError as error:
         line = f"{shown(recording.path)}: cannot be read ({error.strerror}); put it back, or index it again"
         raise HTTPException(404, line) from error
