@@ -390,6 +390,21 @@ def test_a_recording_is_taken_in_indexed_found_and_taken_out(library: earshot.Li
         assert uploads(library) == ["court-2.opus"] and "court.opus" not in ids(client)
 
 
+def test_a_library_of_a_crooked_path_and_what_a_crash_left(
+    library: earshot.Library, models: dict[str, Any], talk: Talk
+) -> None:
+    (library.path / "recordings").mkdir()
+    old, new = (library.path / "recordings" / f".{name}.part" for name in ("old", "new"))
+    old.touch(), new.touch()
+    os.utime(old, (0, 0))
+    crooked = earshot.open(library.path / ".." / library.path.name, **models)
+    with crooked, served(crooked) as client:
+        client.post("/api/recordings?name=a.wav", content=talk("a.wav").read_bytes())
+        idle(client)
+        assert client.delete(f"/api/recordings/{ids(client)['a.wav']}").status_code == 204
+    assert uploads(library) == [new.name]
+
+
 def test_taking_out_leaves_files_that_were_not_taken_in_here(library: earshot.Library, talk: Talk) -> None:
     path = talk("mine.wav")
     library.index(path)

@@ -22,6 +22,7 @@ from earshot.api import Library
 from earshot.database import DATABASE
 from earshot.server.indexing import Indexer
 from earshot.server.schemas import Problem, shown
+from earshot.server.uploads import sweep
 from earshot.types import Answer, EarshotError, Passage, Recording, Seconds
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Service:
     @property
     def uploads(self) -> Path:
         """Where recordings that are taken in are kept."""
-        return self.library.path.absolute() / "recordings"
+        return Path(os.path.abspath(self.library.path), "recordings")
 
     def prepare(self) -> None:
         """Load the models and the library, so that the first search is quick, and go on with what was left undone."""
@@ -56,6 +57,7 @@ class Service:
             with suppress(EarshotError):  # whoever searches is told
                 search("ready", top=1)
         if self.uploads.is_dir():
+            sweep(self.uploads)
             self.indexer.add(str(self.uploads))
 
     def recordings(self, within: str | None = None) -> list[Recording]:
