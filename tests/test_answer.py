@@ -556,6 +556,7 @@ def test_nothing_is_sent_unless_it_is_asked_for(run: Earshot, model: Model, monk
         (("--endpoint", "http://example.org"), "not sent unencrypted"),
         (("--endpoint", "https://example.org", "--send", "video"), "--send"),
         (("--endpoint", "https://example.org", "--timeout", "0"), "--timeout"),
+        (("--endpoint", "https://example.org", "--timeout", "nan"), "--timeout"),
     ],
 )
 def test_answers_that_cannot_be_asked_for_are_one_line_and_2(

@@ -527,7 +527,7 @@ import sys, earshot, earshot.cli
 assert earshot.Clip and earshot.cli.run(["--help"]) == earshot.cli.run(["find", "--help"]) == 0
 print(sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[1].split())), file=sys.stderr)
 """
-    heavy = "numpy onnxruntime av soundfile soxr rich sqlite3 torch pocketsphinx"
+    heavy = "numpy onnxruntime av soundfile soxr rich sqlite3 torch pocketsphinx httpx"
     command = [sys.executable, "-c", script, heavy]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "[]\n")

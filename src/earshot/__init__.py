@@ -11,7 +11,17 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from earshot.types import AudioError, Clip, EarshotError, EncoderError, Hit, LibraryError, QueryError, Recording
+from earshot.types import (
+    AnswerError,
+    AudioError,
+    Clip,
+    EarshotError,
+    EncoderError,
+    Hit,
+    LibraryError,
+    QueryError,
+    Recording,
+)
 
 # ONNX Runtime from 1.32 on keeps a device id and tells its maker what ran, unless this is set before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
     from earshot.api import Library, open
 
 __all__ = [
+    "AnswerError",
     "AudioError",
     "Clip",
     "EarshotError",

@@ -89,10 +89,19 @@ def _answered(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--model", metavar="NAME", envvar="EARSHOT_MODEL", help="Which of the models there."),
         click.option(
-            "--send", type=click.Choice(["text", "audio"]), help="What it gets: words or sound.  [default: text]"
+            "--send",
+            type=click.Choice(["text", "audio"]),
+            default="text",
+            show_default=True,
+            help="What it gets: words or sound.",
         ),
         click.option(
-            "--timeout", metavar="S", type=click.FloatRange(1), help="Its longest silence, in seconds.  [default: 120]"
+            "--timeout",
+            metavar="S",
+            type=click.IntRange(1, 86_400),
+            default=120,
+            show_default=True,
+            help="Its longest silence, in seconds.",
         ),
     )
 
@@ -101,8 +110,8 @@ def _answered(command: Callable[..., Any]) -> Callable[..., Any]:
         answer: bool,
         endpoint: str | None,
         model: str | None,
-        send: Literal["text", "audio"] | None,
-        timeout: float | None,
+        send: Literal["text", "audio"],
+        timeout: float,
         **others: Any,
     ) -> Any:
         if not answer:
@@ -117,9 +126,7 @@ def _answered(command: Callable[..., Any]) -> Callable[..., Any]:
     return given
 
 
-def _endpoint(
-    url: str | None, model: str | None, send: Literal["text", "audio"] | None, timeout: float | None
-) -> Endpoint:
+def _endpoint(url: str | None, model: str | None, send: Literal["text", "audio"], timeout: float) -> Endpoint:
     if not url:
         raise click.UsageError(
             "--answer needs an OpenAI-compatible endpoint: --endpoint URL or EARSHOT_ENDPOINT=URL, as in"
@@ -128,7 +135,7 @@ def _endpoint(
     from earshot.answer import Endpoint
 
     try:
-        return Endpoint(url, model, os.environ.get("EARSHOT_API_KEY") or None, send or "text", timeout or 120.0)
+        return Endpoint(url, model, os.environ.get("EARSHOT_API_KEY") or None, send, timeout)
     except AnswerError as error:
         raise click.UsageError(str(error)) from error
 
