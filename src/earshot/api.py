@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from earshot.database import DATABASE
 from earshot.library import EncoderIdentity, Failure, Store, Totals
 from earshot.types import Clip, EarshotError, Hit, LibraryError, Passage, Recording
 
@@ -160,6 +161,13 @@ class Library:
         with Store.open(self.path) as store:
             found = [recording for recording in store.recordings() if within is None or matches(recording, within)]
         return sorted(found, key=lambda recording: recording.path)
+
+    def recording(self, id: int) -> Recording | None:
+        """The recording with this id; None where the library, or there being none, holds none."""
+        if not (self.path / DATABASE).is_file():
+            return None
+        with Store.open(self.path) as store:
+            return next(iter(store.recordings([id])), None)
 
     def remove(self, paths: Paths) -> list[str]:
         """Take recordings, and what is remembered of files that failed, out of the library; return their paths.

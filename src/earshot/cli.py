@@ -459,3 +459,43 @@ def status(as_json: bool, library: Library) -> None:
     """
     text = output.status_json if as_json else output.status_text
     click.echo(text(library.status(), str(library.path)))
+
+
+@earshot.command()
+@click.option("--host", metavar="NAME", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free.")
+@click.option(
+    "--token", metavar="SECRET", envvar="EARSHOT_TOKEN", help="What clients must show; needed where others can connect."
+)
+@click.option("--endpoint", metavar="URL", envvar="EARSHOT_ENDPOINT", help="Who may be asked to answer, as for `ask`.")
+@click.option("--model", metavar="NAME", envvar="EARSHOT_MODEL", help="Which of the models there.")
+@click.option("--send", type=click.Choice(["text", "audio"]), help="What it gets: words or sound.  [default: text]")
+@_library
+def serve(
+    host: str,
+    port: int,
+    token: str | None,
+    endpoint: str | None,
+    model: str | None,
+    send: Literal["text", "audio"] | None,
+    library: Library,
+) -> int:
+    """Search and listen in a browser, and let other programs search over HTTP.
+
+    The page is at the address that is printed, and what programs can ask at /openapi.json. Only this machine can
+    connect unless --host says otherwise. Nothing is sent to --endpoint before somebody asks for an answer. Needs
+    pip install 'earshot[serve]'.
+    """
+    if token == "":
+        raise click.UsageError("The token is empty; name a secret.")
+    try:
+        from earshot.server.run import serve
+    except ModuleNotFoundError as error:
+        raise EarshotError(f"the server needs {error.name}: pip install 'earshot[serve]'") from error
+    answers = _endpoint(endpoint, model, send, None) if endpoint else None
+    try:
+        serve(library, host, port, token=token, endpoint=answers)
+    except KeyboardInterrupt:
+        output.complain("stopped")
+        return STOPPED
+    return 0

@@ -142,7 +142,7 @@ class Tools:
         asked = query if like is None else self._clip(like.recording, like.start, like.end)
         assert asked is not None
         hits = self._library.find(asked, top=top, threshold=threshold, within=within)
-        rows = zip(output.rows(hits), hits, strict=True)
+        rows = zip(output.hit_rows(hits), hits, strict=True)
         found = [
             FoundHit(**row | {"recording": _shown(hit.recording), "query": _printed(hit.query)}) for row, hit in rows
         ]

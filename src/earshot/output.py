@@ -62,7 +62,7 @@ def text_of_passages(passages: Sequence[Passage], format: str | None) -> str:
 
 
 def passage_row(passage: Passage) -> dict[str, Any]:
-    """A passage as JSON has it."""
+    """A passage as `ask --json` prints it."""
     return {
         "recording": path_from_here(passage.recording.path),
         "start": round(passage.start, 3),
@@ -215,22 +215,22 @@ def _table(hits: Sequence[Hit]) -> str:
     return "".join(line.rstrip(" ") + "\n" for line in console.file.getvalue().splitlines())
 
 
-def rows(hits: Sequence[Hit]) -> Iterator[dict[str, Any]]:
-    """Hits as JSON has them: FIELDS."""
+def hit_rows(hits: Sequence[Hit]) -> Iterator[dict[str, Any]]:
+    """Hits as `find --json` prints them: FIELDS."""
     for hit in hits:
         path, times = path_from_here(hit.recording.path), (round(hit.start, 3), round(hit.end, 3))
         yield dict(zip(FIELDS, (path, *times, round(hit.score, 4), round(hit.probability, 4), hit.query), strict=True))
 
 
 def _json(hits: Sequence[Hit]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(hits))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in hit_rows(hits))
 
 
 def _csv(hits: Sequence[Hit]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(hits))
+    writer.writerows(hit_rows(hits))
     return text.getvalue()
 
 

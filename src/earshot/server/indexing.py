@@ -1,0 +1,135 @@
+"""One writer in the background: paths that wait -> `Library.index`, with its progress for whoever looks.
+
+In: a library, paths. Out: how far it is. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from threading import Condition, Lock, Thread
+
+from earshot.api import Library
+from earshot.ingest import Progress, processors
+from earshot.library import Failure
+from earshot.types import EarshotError, LibraryBusyError, Seconds
+
+RETRY: Seconds = 2.0
+"""After which it is tried again to write to a library that another process is writing to."""
+JOIN: Seconds = 20.0
+"""How long a shutdown waits for the recording that is being stored."""
+
+WORKERS = max(1, processors() // 2)
+"""Threads; the other processors search."""
+
+
+class _Stopped(Exception):
+    """The server shuts down; the next one goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Indexing:
+    """How far the indexer is; `failures` are those since it was last idle."""
+
+    running: bool = False
+    seconds: Seconds = 0.0
+    expected_seconds: Seconds = 0.0
+    files: int = 0
+    expected_files: int = 0
+    hearing: bool = False
+    failures: tuple[Failure, ...] = ()
+
+
+class Indexer:
+    """Indexes what is added, in a thread of its own that lives as long as there is something to do."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._waiting: list[str] = []
+        self._state = Indexing()
+        self._news = Condition()  # held for what is above
+        self._thread: Thread | None = None
+        self._stopped = False
+        self._writing = Lock()
+
+    @property
+    def state(self) -> Indexing:
+        with self._news:
+            return replace(self._state, expected_files=self._state.expected_files + len(self._waiting))
+
+    def add(self, path: str) -> None:
+        """Index a file or folder as soon as those before it are done."""
+        with self._news:
+            self._waiting.append(path)
+            if self._thread is None and not self._stopped:
+                self._state = Indexing(running=True)
+                self._thread = Thread(target=self._work, daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """Stop soon; nothing that was finished is lost."""
+        with self._news:
+            self._stopped, thread = True, self._thread
+            self._news.notify_all()
+        if thread is not None:
+            thread.join(JOIN)
+
+    @contextmanager
+    def paused(self, patience: Seconds) -> Iterator[None]:
+        """Have the library to oneself to write to. LibraryBusyError where it is being indexed for longer than that."""
+        if not self._writing.acquire(timeout=patience):
+            raise LibraryBusyError("recordings are being indexed: try again when that is done")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    def _work(self) -> None:
+        while True:
+            with self._news:
+                if self._stopped or not self._waiting:
+                    self._state, self._thread = replace(self._state, running=False), None
+                    return
+                paths, self._waiting = self._waiting, []
+                self._state = Indexing(running=True, expected_files=len(paths), failures=self._state.failures)
+            try:
+                with self._writing:
+                    self.library.index(paths, progress=self._note, workers=WORKERS)
+            except _Stopped:
+                pass
+            except LibraryBusyError:
+                with self._news:
+                    self._waiting = paths + self._waiting
+                    self._state = replace(self._state, expected_files=0)
+                    self._news.wait_for(lambda: self._stopped, RETRY)
+            except Exception as error:
+                told = " ".join(str(error).split())
+                reason = told if isinstance(error, EarshotError) else f"unexpected {type(error).__name__}: {told}"
+                self._fail(Failure(path, None, reason) for path in paths)
+
+    def _note(self, progress: Progress) -> None:
+        with self._news:
+            if self._stopped:
+                raise _Stopped
+            self._state = Indexing(
+                True,
+                progress.seconds,
+                progress.expected_seconds,
+                progress.files,
+                progress.expected_files,
+                progress.hearing,
+                self._state.failures,
+            )
+        if progress.failure is not None:
+            self._fail([progress.failure])
+
+    def _fail(self, failures: Iterator[Failure] | list[Failure]) -> None:
+        with self._news:
+            self._state = replace(self._state, failures=(*self._state.failures, *failures))
+
+
+def name_of(failure: Failure) -> str:
+    """The name of the file that failed."""
+    return os.path.basename(failure.path)

@@ -1,0 +1,150 @@
+"""What the routes share: the library, its writer, whose turn it is, and what may go wrong.
+
+In: requests. Out: recordings by id, results of calls in their turn. Knows nothing of what is done with them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from anyio import CapacityLimiter
+from fastapi import Depends, HTTPException, Request
+from starlette.concurrency import run_in_threadpool
+
+from earshot.api import Library
+from earshot.database import DATABASE
+from earshot.server.indexing import Indexer
+from earshot.server.schemas import Problem, shown
+from earshot.server.uploads import sweep
+from earshot.types import Answer, EarshotError, Passage, Recording, Seconds
+
+if TYPE_CHECKING:
+    from earshot.answer import Endpoint
+
+T = TypeVar("T")
+PATIENCE: Seconds = 5.0
+"""How long taking out waits for what is being put in."""
+GONE = 499
+"""Status of a request whose client has left; nobody reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a request needs. Searches, decoders and answers take turns: others find threads then."""
+
+    library: Library
+    indexer: Indexer
+    endpoint: Endpoint | None
+    searching: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
+    decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    answering: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
+
+    @property
+    def uploads(self) -> Path:
+        """Where recordings that are taken in are kept."""
+        return Path(os.path.abspath(self.library.path), "recordings")
+
+    def prepare(self) -> None:
+        """Load the models and the library, so that the first search is quick, and go on with what was left undone."""
+        for search in (self.library.find, self.library.ask):
+            with suppress(EarshotError):  # whoever searches is told
+                search("ready", top=1)
+        if self.uploads.is_dir():
+            sweep(self.uploads)
+            self.indexer.add(str(self.uploads))
+
+    def recordings(self, within: str | None = None) -> list[Recording]:
+        """Those in the library; none where it is yet to be made."""
+        return self.library.recordings(within) if (self.library.path / DATABASE).is_file() else []
+
+    def remove(self, recording: Recording) -> None:
+        """Take a recording out, and its file too where it was taken in here."""
+        with self.indexer.paused(PATIENCE):
+            self.library.remove(recording.path)
+            if Path(recording.path).parent == self.uploads:
+                Path(recording.path).unlink(missing_ok=True)
+
+    def answer(self, question: str, passages: Sequence[Passage]) -> Iterator[str | Answer]:
+        """An answer piece by piece, last all of it; there is an endpoint."""
+        from earshot.answer import answer
+
+        assert self.endpoint is not None
+        return answer(question, passages, self.endpoint)
+
+    async def recording(self, id: int) -> Recording:
+        """404 where there is none."""
+        recording = await run_in_threadpool(self.library.recording, id)
+        if recording is None:
+            raise HTTPException(404, f"no recording {id} in the library: it may have been replaced or removed")
+        return recording
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(_service)]
+
+
+async def in_turn(request: Request, turn: CapacityLimiter, call: Callable[[], T]) -> T:
+    """What a call in a thread returns, once it is its turn; nothing is done for a client that has left meanwhile."""
+    async with turn:
+        if await request.is_disconnected():
+            raise HTTPException(GONE, "the client has left")
+        return await run_in_threadpool(call)
+
+
+def file_of(recording: Recording) -> os.stat_result:
+    """What a recording's file is like; 404 where it is gone or cannot be read."""
+    try:
+        status = os.stat(recording.path)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        open(recording.path, "rb").close()
+        return status
+    except OSError as error:
+        line = f"{shown(recording.path)}: cannot be read ({error.strerror}); put it back, or index it again"
+        raise HTTPException(404, line) from error
+
+
+def unexpected(error: Exception) -> str:
+    """An error that nobody thought of, in one line for clients."""
+    return f"unexpected {type(error).__name__}: the server's log shows where"
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Of an OpenAPI document: what may go wrong, by status."""
+    return {status: {"model": Problem, "description": _PROBLEMS[status]} for status in statuses}
+
+
+_PROBLEMS = {
+    400: "It cannot be searched for, or read as audio.",
+    401: "Wrong token or none.",
+    403: "From a page of another site.",
+    404: "There is no such thing.",
+    408: "The body comes too slowly.",
+    413: "The body is too large.",
+    415: "It is not audio.",
+    421: "The server is not called that.",
+    422: "A parameter is missing or wrong.",
+    503: "There is no library, or it is busy or damaged.",
+    507: "The server's disk is full.",
+}
+ALWAYS = problems(401, 403, 413, 421)
+"""What may go wrong with any request: see `guard`."""
+EVENTS: dict[str, Any] = {
+    "description": "Events, as they happen; the data of each is JSON.",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
+        }
+    },
+}
