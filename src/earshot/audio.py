@@ -51,6 +51,7 @@ _SHORTFALL: Seconds = 1.0  # a recording that ends this much before the end that
 _PAUSING = frozenset({"mov", "matroska"})  # formats with exact clocks, where a jump may be a pause (or a loss)
 _GAPLESS = frozenset({"wav", "flac", "ogg"})  # formats with exact clocks, where a jump is a loss
 _COUNTED = frozenset({"mp3", "aac"})  # formats whose clock is exact when counted from the start, but not after a seek
+_LISTS = frozenset({"hls", "concat", "dash", "imf"})  # formats that only name other files, whoever's these are
 _PAUSE: Seconds = 0.1  # a clock is taken to jump from here up
 _LONGEST_PAUSE: Seconds = 3600.0  # and to be wrong from here up
 _PLACEHOLDER = 0x7FFF0000  # sizes from here up are written to RIFF headers by those who do not know the length yet
@@ -70,7 +71,7 @@ _TIME = r"\d+(?::[0-5]?\d){0,2}(?:\.\d*)?|\.\d+"
 _SPAN = re.compile(rf"(?P<start>{_TIME})?-(?P<end>{_TIME})?")
 
 
-def stream(path: str | os.PathLike[str], *, block: Seconds = 60.0) -> Iterator[NDArray[np.float32]]:
+def stream(path: str | os.PathLike[str], *, block: Seconds = 60.0) -> Generator[NDArray[np.float32]]:
     """Yield the first audio track of a file as (n,) float32 blocks at 16 kHz, channels averaged.
 
     Every block but the last holds exactly `block` seconds. Sample 0 is the start of the recording as a player shows it:
@@ -145,15 +146,13 @@ def wav(samples: NDArray[np.float32]) -> bytes:
     pcm = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2")
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(2)
-        writer.setframerate(SAMPLE_RATE)
-        writer.writeframes(pcm.tobytes())
+        writer.setparams((1, 2, SAMPLE_RATE, len(pcm), "NONE", ""))
+        writer.writeframesraw(pcm.tobytes())
     return file.getvalue()
 
 
 def write_wav(path: str | os.PathLike[str], samples: NDArray[np.float32]) -> None:
-    """Write (n,) samples at 16 kHz, clipped to [-1, 1], as a 16-bit mono wav that is there whole or not at all.
+    """Write (n,) samples as `wav` does to a file that is there whole or not at all.
 
     Raises AudioError when the file cannot be written.
     """
@@ -350,6 +349,8 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, AudioStream]]:
         # "file:" and the whitelist keep names with colons, and playlists in disguise, from reaching for the network.
         url, options = f"file:{os.path.abspath(path)}", {"protocol_whitelist": "file"}
         with av.open(url, options=options, metadata_errors="ignore") as container:
+            if _format(container) in _LISTS:
+                raise _error(path, "is a playlist; name the files that it names")
             if not container.streams.audio:
                 raise _error(path, "has no audio track; leave it out or name another file")
             track = container.streams.audio[0]

@@ -10,14 +10,17 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from earshot import output
-from earshot.types import AudioError, Clip, EarshotError, QueryError
+from earshot.types import AnswerError, AudioError, Clip, EarshotError, Passage, QueryError
 
 if TYPE_CHECKING:
+    from earshot.answer import Endpoint
     from earshot.api import Library
 
 STOPPED = 130
@@ -75,6 +78,59 @@ def _open(context: click.Context, _: click.Parameter, folder: str | None) -> Lib
 
     library: Library = context.with_resource(open(folder or context.obj))
     return library
+
+
+def _answered(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the parameter `endpoint`: what shall answer, or None. Without --answer nothing is ever sent."""
+    options = (
+        click.option("--answer", is_flag=True, help="Have a model answer from the passages, and cite them."),
+        click.option(
+            "--endpoint", metavar="URL", envvar="EARSHOT_ENDPOINT", help="Where it is, as in http://localhost:11434."
+        ),
+        click.option("--model", metavar="NAME", envvar="EARSHOT_MODEL", help="Which of the models there."),
+        click.option(
+            "--send", type=click.Choice(["text", "audio"]), help="What it gets: words or sound.  [default: text]"
+        ),
+        click.option(
+            "--timeout", metavar="S", type=click.FloatRange(1), help="Its longest silence, in seconds.  [default: 120]"
+        ),
+    )
+
+    @wraps(command)
+    def given(
+        answer: bool,
+        endpoint: str | None,
+        model: str | None,
+        send: Literal["text", "audio"] | None,
+        timeout: float | None,
+        **others: Any,
+    ) -> Any:
+        if not answer:
+            source = click.get_current_context().get_parameter_source
+            if any(source(name) is ParameterSource.COMMANDLINE for name in ("endpoint", "model", "send", "timeout")):
+                output.complain("nothing is sent, as there is no --answer")
+            return command(endpoint=None, **others)
+        return command(endpoint=_endpoint(endpoint, model, send, timeout), **others)
+
+    for option in reversed(options):
+        given = option(given)
+    return given
+
+
+def _endpoint(
+    url: str | None, model: str | None, send: Literal["text", "audio"] | None, timeout: float | None
+) -> Endpoint:
+    if not url:
+        raise click.UsageError(
+            "--answer needs an OpenAI-compatible endpoint: --endpoint URL or EARSHOT_ENDPOINT=URL, as in"
+            " http://localhost:11434 (Ollama)."
+        )
+    from earshot.answer import Endpoint
+
+    try:
+        return Endpoint(url, model, os.environ.get("EARSHOT_API_KEY") or None, send or "text", timeout or 120.0)
+    except AnswerError as error:
+        raise click.UsageError(str(error)) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -188,15 +244,26 @@ def find(
 @click.option("--top", metavar="K", type=click.IntRange(1), default=5, show_default=True, help="Passages to show.")
 @click.option("--in", "within", metavar="GLOB", help="Only recordings whose path ends like this; or a folder.")
 @output.format_options("table", "json")
+@_answered
 @_library
 def ask(
-    question: tuple[str, ...], spoken: Clip | None, top: int, within: str | None, format: str | None, library: Library
+    question: tuple[str, ...],
+    spoken: Clip | None,
+    top: int,
+    within: str | None,
+    format: str | None,
+    endpoint: Endpoint | None,
+    library: Library,
 ) -> None:
     """Rank the passages that may answer QUESTION; best first.
 
     With each come its time, the seconds in it that are most like the question, and its words as the machine hears
     them: rough, with mistakes, to tell what it is about. Listen before you quote. Where there are transcripts
     (`earshot index --transcripts`) they are shown instead.
+
+    With --answer the question and these passages go to the model at --endpoint, any that speaks OpenAI's chat
+    completions: their words, or with --send audio their sound. EARSHOT_ENDPOINT and EARSHOT_MODEL stand in for the
+    options; a key goes into EARSHOT_API_KEY. Without --answer nothing is sent anywhere.
     """
     if bool(question) == (spoken is not None):
         raise click.UsageError("Type one QUESTION, or give a spoken one with --like FILE[@START-END].")
@@ -206,6 +273,8 @@ def ask(
         click.echo(output.text_of_passages(passages, format))
         if all(passage.heard and not passage.words for passage in passages):
             output.complain("no word of the question is found in these: they are alike in meaning at best")
+        if endpoint is not None:
+            _answer(asked, passages, endpoint, format)
     elif not library.recordings():
         output.complain("the library is empty; put recordings in with `earshot index PATH`")
     elif within and not library.recordings(_glob(within)):
@@ -214,6 +283,14 @@ def ask(
         output.complain(
             f"no words were heard in {f'the recordings that match --in {within}' if within else 'any recording'}"
         )
+
+
+def _answer(asked: str | Clip, passages: list[Passage], endpoint: Endpoint, format: str | None) -> None:
+    from earshot.answer import MOST, answer
+
+    if len(passages) > (most := MOST[endpoint.sends]):
+        output.complain(f"only the first {most} passages are sent as {endpoint.sends}")
+    output.show_answer(answer(asked, passages, endpoint), format)
 
 
 def _glob(within: str | None) -> str | None:
@@ -307,17 +384,29 @@ def status(as_json: bool, library: Library) -> None:
 @click.option(
     "--token", metavar="SECRET", envvar="EARSHOT_TOKEN", help="What clients must show; needed where others can connect."
 )
+@click.option("--endpoint", metavar="URL", envvar="EARSHOT_ENDPOINT", help="Who may be asked to answer, as for `ask`.")
+@click.option("--model", metavar="NAME", envvar="EARSHOT_MODEL", help="Which of the models there.")
+@click.option("--send", type=click.Choice(["text", "audio"]), help="What it gets: words or sound.  [default: text]")
 @_library
-def serve(host: str, port: int, token: str | None, library: Library) -> None:
+def serve(
+    host: str,
+    port: int,
+    token: str | None,
+    endpoint: str | None,
+    model: str | None,
+    send: Literal["text", "audio"] | None,
+    library: Library,
+) -> None:
     """Search and listen in a browser, and let other programs search over HTTP.
 
-    The page is at the address that is printed, what programs can ask at /openapi.json below it. Nobody but this
-    machine can connect unless --host says so. Needs pip install '.[serve]'.
+    The page is at the address that is printed, and what programs can ask at /openapi.json. Only this machine can
+    connect unless --host says otherwise. Nothing is sent to --endpoint before somebody asks for an answer. Needs
+    pip install 'earshot[serve]'.
     """
+    if token == "":
+        raise click.UsageError("The token is empty; name a secret.")
     try:
         from earshot.server.run import serve
     except ModuleNotFoundError as error:
-        raise EarshotError(f"{error.name} is not installed: pip install 'earshot[serve]'") from error
-    if token == "":
-        raise click.UsageError("The token is empty; name a secret of some length.")
-    serve(library, host, port, token=token)
+        raise EarshotError(f"the server needs {error.name}: pip install 'earshot[serve]'") from error
+    serve(library, host, port, token=token, endpoint=_endpoint(endpoint, model, send, None) if endpoint else None)

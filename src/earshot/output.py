@@ -12,13 +12,13 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from earshot.types import EarshotError, Hit, Passage, Seconds
+from earshot.types import Answer, EarshotError, Hit, Passage, Seconds
 
 if TYPE_CHECKING:
     from earshot.api import Status
@@ -48,9 +48,14 @@ _TOLD = {
 }
 
 
+def is_json(format: str | None) -> bool:
+    """Whether passages and answers go to programs; by default they do where standard output is no terminal."""
+    return (format or ("table" if sys.stdout.isatty() else "json")) == "json"
+
+
 def text_of_passages(passages: Sequence[Passage], format: str | None) -> str:
     """Passages as text, in the order given, without the last line break; by default what suits standard output."""
-    if (format or ("table" if sys.stdout.isatty() else "json")) == "json":
+    if is_json(format):
         return "\n".join(json.dumps(passage_row(passage), ensure_ascii=False) for passage in passages)
     return "\n".join(map(_told, passages))
 
@@ -92,6 +97,39 @@ def _told(passage: Passage) -> str:
         found = ", ".join(f"{hit.query} {_clock(hit.start)} ({hit.probability:.2f})" for hit in passage.words)
         lines += textwrap.wrap(f"found: {found}", width, max_lines=2, placeholder=" ...", break_on_hyphens=False)
     return "\n".join([f"{passage.score:4.2f}  {where}  best {best}", *(f"      {line}" for line in lines)])
+
+
+def show_answer(pieces: Iterable[str | Answer], format: str | None) -> None:
+    """Print an answer, below passages: for people as it arrives, then where what it cites is said; or as JSON.
+
+    What came stays printed for people where the rest does not come.
+    """
+    printed, answer = "", Answer("", ())
+    try:
+        for piece in pieces:
+            if isinstance(piece, Answer):
+                answer = piece
+            elif not is_json(format) and (shown := piece if printed else piece.lstrip()):
+                click.echo(shown if printed else f"\n{shown}", nl=False)
+                printed = shown
+    finally:
+        if printed and not printed.endswith("\n"):
+            click.echo()
+    cited = [(c.number, c.recording.path, c.start, c.end) for c in answer.citations]
+    if is_json(format):
+        fields = ("number", "recording", "start", "end")
+        rows = [
+            dict(zip(fields, (n, path_from_here(path), round(a, 3), round(b, 3)), strict=True))
+            for n, path, a, b in cited
+        ]
+        click.echo(json.dumps({"answer": answer.text, "citations": rows}, ensure_ascii=False))
+    elif cited:
+        click.echo("\n" + "\n".join(f"[{n}] {printable(path)}@{_clock(a)}-{_clock(b)}" for n, path, a, b in cited))
+    if answer.unknown:
+        numbers = ", ".join(f"[{number}]" for number in answer.unknown)
+        complain(f"the answer cites {numbers}, and there is no such passage: do not trust what stands before")
+    elif not cited:
+        complain("the answer cites no passage: nothing tells where it is from")
 
 
 def text_of(hits: Sequence[Hit], format: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The nouns of Earshot: what a recording, a span, a clip, a hit and a passage are.
+"""The nouns of Earshot: what a recording, a span, a clip, a hit, a passage and an answer are.
 
 In and out: plain frozen values that cross every module border. Knows nothing of audio, models or storage.
 """
@@ -32,6 +32,10 @@ class LibraryBusyError(LibraryError):
 
 class EncoderError(EarshotError):
     """A model file that is missing, damaged or of another kind."""
+
+
+class AnswerError(EarshotError):
+    """An endpoint that cannot be asked, or gives no whole answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +118,25 @@ class Passage:
     best_text: str
     heard: bool = True
     words: tuple[Hit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """The stretch of a recording that passage `number`, from 1 on, showed to a model, which cites it."""
+
+    number: int
+    recording: Recording
+    start: Seconds
+    end: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model answers to a question from passages, and those it cites, in the order of its text.
+
+    unknown: numbers that it cites and that no passage has.
+    """
+
+    text: str
+    citations: tuple[Citation, ...]
+    unknown: tuple[int, ...] = ()

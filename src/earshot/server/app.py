@@ -5,27 +5,28 @@ In: a library. Out: an ASGI application. Knows nothing of sockets.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from earshot.api import Library
 from earshot.server import export, recordings, searching
 from earshot.server.guard import LOOPBACK, Guard
 from earshot.server.indexing import Indexer
 from earshot.server.schemas import Health
-from earshot.server.service import Service
-from earshot.types import EarshotError, LibraryError, Passage
+from earshot.server.service import GONE, Service, unexpected
+from earshot.types import EarshotError, LibraryError
 
 if TYPE_CHECKING:
-    from earshot.answer import Answer, Endpoint
+    from earshot.answer import Endpoint
 
 PAGE = Path(__file__).parent / "page"
 LONGEST_RECORDING = 1 << 30
@@ -39,14 +40,13 @@ def create_app(
     endpoint: Endpoint | None = None,
     hosts: Collection[str] | None = LOOPBACK,
     max_upload: int = LONGEST_RECORDING,
-    answer: Callable[[str, Sequence[Passage], Any], Iterator[str | Answer]] | None = None,
 ) -> FastAPI:
     """The library as an ASGI application; `library` may be yet to be made, and stays open when the application stops.
 
     token: what every request but /healthz must show. endpoint: who writes answers. hosts: names that the server goes
-    by, None for any. max_upload: bytes of a recording. answer: takes the place of `earshot.answer.answer`.
+    by, None for any. max_upload: bytes of a recording.
     """
-    service = Service(library, Indexer(library), endpoint, answer)
+    service = Service(library, Indexer(library), endpoint)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -66,6 +66,7 @@ def create_app(
     app.add_middleware(Guard, token=token, hosts=None if hosts is None else frozenset(hosts), longest=max_upload)
     app.add_exception_handler(EarshotError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(ClientDisconnect, _forget)
     app.add_exception_handler(Exception, _apologise)
 
     @app.get("/healthz")
@@ -102,4 +103,9 @@ async def _refuse_parameters(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _apologise(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"detail": f"unexpected {type(error).__name__}; the server's log shows where"}, 500)
+    return JSONResponse({"detail": unexpected(error)}, 500)
+
+
+async def _forget(_: Request, __: Exception) -> Response:
+    """For a client that left in the middle of its body."""
+    return Response(status_code=GONE)

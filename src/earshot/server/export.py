@@ -10,20 +10,21 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 
 from earshot import audio, output
 from earshot.server.schemas import Export, shown
-from earshot.server.service import Served, disk_error, in_turn, problems
+from earshot.server.service import Served, in_turn, problems
+from earshot.server.uploads import disk_errors
 from earshot.types import Clip, Hit, QueryError, Seconds
 
 router = APIRouter(prefix="/api")
 LONGEST: Seconds = 3600.0
 """Of all clips in a zip together."""
-FILES = {
+FILES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A file.",
         "content": {
@@ -41,14 +42,13 @@ async def export(request: Request, service: Served, wanted: Export) -> Response:
     hits = [Hit(known[h.id], h.start, h.end, h.score, h.probability, h.query) for h in wanted.hits]
     if wanted.format == "csv" or (wanted.format == "srt" and len(known) == 1):
         media = "text/csv" if wanted.format == "csv" else "application/x-subrip"
-        return Response(output.text_of(hits, wanted.format) + "\n", headers=_named(wanted.format), media_type=media)
+        text = output.text_of(hits, wanted.format) + "\n"
+        return Response(text.encode("utf-8", "backslashreplace"), headers=_named(wanted.format), media_type=media)
     if wanted.format == "zip" and sum(hit.end - hit.start for hit in hits) > LONGEST:
         raise QueryError(f"the clips are longer than {LONGEST:g} s together: export fewer")
     pack = _subtitles if wanted.format == "srt" else _clips
-    try:
+    with disk_errors():
         file = await in_turn(request, service.decoding, partial(_zipped, pack, hits))
-    except OSError as error:
-        raise disk_error(error) from error
     headers = _named("zip") | {"content-length": str(file.seek(0, os.SEEK_END))}
     return StreamingResponse(_pieces(file), headers=headers, media_type="application/zip")
 

@@ -6,13 +6,13 @@ with a status and one line. Knows nothing of recordings.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -111,7 +111,7 @@ class Guard:
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return _same(shown.strip(), self.token)
-        cookies = SimpleCookie[str]()
+        cookies = SimpleCookie()
         cookies.load(headers.get("cookie", ""))
         return COOKIE in cookies and _same(cookies[COOKIE].value, _digest(self.token))
 
@@ -123,18 +123,19 @@ class Guard:
 
     def _measured(self, receive: Receive, limit: int) -> Receive:
         """`receive` that counts a body, and does not wait for ever for the rest of one."""
-        size, more, began = 0, True, asyncio.get_running_loop().time()
+        size, more, began = 0, True, anyio.current_time()
 
         async def receive_measured() -> Message:
             nonlocal size, more
             if not more:  # the next message is that the client has gone
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), self.patience)
+                with anyio.fail_after(self.patience):
+                    message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the rest of the body did not come: send it again", _CLOSE) from None
             size, more = size + len(message.get("body", b"")), message.get("more_body", False)
-            waited = asyncio.get_running_loop().time() - began
+            waited = anyio.current_time() - began
             if size > limit:
                 raise HTTPException(413, _too_large_line(limit), _CLOSE)
             if more and waited > self.patience and size < SLOWEST * waited:

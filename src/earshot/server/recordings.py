@@ -9,11 +9,10 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
@@ -22,8 +21,9 @@ from earshot import audio
 from earshot.server.indexing import Indexing, name_of
 from earshot.server.schemas import FailureRow, Id, IndexingRow, PeaksRow, RecordingRow, StatusRow, Time, Uploaded, shown
 from earshot.server.searching import AUDIO_BODY, Within, event
-from earshot.server.service import Served, Service, body_in_file, disk_error, file_of, in_turn, problems
-from earshot.types import AudioError, Clip, Seconds
+from earshot.server.service import Served, Service, file_of, in_turn, problems
+from earshot.server.uploads import body_in_file, disk_errors, keep
+from earshot.types import Clip, Seconds
 
 router = APIRouter(prefix="/api")
 LONGEST: Seconds = 600.0
@@ -60,7 +60,7 @@ async def status(service: Served) -> StatusRow:
 @router.get("/recordings", responses=problems(422, 503))
 async def recordings(service: Served, within: Within = None) -> list[RecordingRow]:
     """The recordings in the library, by path."""
-    return [RecordingRow.of(recording) for recording in await run_in_threadpool(service.recordings, within)]
+    return [RecordingRow.of(recording) for recording in await run_in_threadpool(service.recordings, within or None)]
 
 
 @router.get(
@@ -121,38 +121,19 @@ async def upload(
     name: Annotated[str, Query(min_length=1, max_length=1000, description="What the file is called, as in talk.mp3.")],
 ) -> Uploaded:
     """Take a recording in, to be indexed in the background; /api/indexing tells how far that is."""
-    folder = service.uploads
-    try:
-        await run_in_threadpool(partial(folder.mkdir, parents=True, exist_ok=True))
-    except OSError as error:
-        raise disk_error(error) from error
-    async with body_in_file(request, folder) as part:
-        try:
-            await run_in_threadpool(_check, part)
-        except AudioError as error:
-            raise HTTPException(415, f"{name}: {str(error).removeprefix(f'{part}: ')}") from error
-        path = await run_in_threadpool(_placed, part, name)
+    with disk_errors():
+        await run_in_threadpool(partial(service.uploads.mkdir, parents=True, exist_ok=True))
+    async with body_in_file(request, service.uploads) as part:
+        path = await in_turn(request, service.decoding, partial(keep, part, name))
     service.indexer.add(str(path))
     return Uploaded(name=path.name)
 
 
-def _check(path: Path) -> None:
-    """AudioError for what does not even begin as audio."""
-    next(audio.stream(path, block=1.0))
-
-
-def _placed(part: Path, name: str) -> Path:
-    """The file, moved to its name, or the next that is free."""
-    path = part.with_name(os.path.basename(name))
-    os.replace(part, path)
-    return path
-
-
 @router.delete("/recordings/{id}", status_code=204, responses=problems(404, 422, 503))
-async def remove(id: Id, service: Served) -> None:
+async def remove(request: Request, id: Id, service: Served) -> None:
     """Take a recording out of the library. Its file stays, unless it was uploaded here: then it goes too."""
     recording = await service.recording(id)
-    await run_in_threadpool(service.remove, recording)
+    await in_turn(request, service.decoding, partial(service.remove, recording))
 
 
 @router.get("/indexing")

@@ -18,8 +18,9 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from earshot.server.schemas import HitRow, Id, PassageRow, Text, Time, shown
-from earshot.server.service import Served, Service, body_in_file, in_turn, problems
-from earshot.types import Clip, EarshotError, Passage, QueryError
+from earshot.server.service import Served, Service, in_turn, problems, unexpected
+from earshot.server.uploads import body_in_file
+from earshot.types import Answer, Clip, EarshotError, Passage, QueryError
 
 router = APIRouter(prefix="/api")
 Top = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
@@ -108,23 +109,23 @@ async def answer(request: Request, service: Served, q: Text, top: Top = 5, withi
 async def _answered(service: Service, question: str, passages: Sequence[Passage]) -> AsyncIterator[str]:
     rows = [row.model_dump() for row in PassageRow.of_all(passages)]
     yield event("passages", rows)
-    write = service.answer
-    if write is None:
-        from earshot.answer import answer as write
-    pieces: Iterator[Any] | None = None
+    pieces: Iterator[str | Answer] | None = None
     try:
         async with service.answering:
-            pieces = write(question, passages, service.endpoint)
+            pieces = service.answer(question, passages)
             while (piece := await run_in_threadpool(partial(next, pieces, None))) is not None:
                 yield event("text", piece) if isinstance(piece, str) else event("answer", _answer_row(piece))
     except EarshotError as error:
         yield event("error", {"detail": str(error)})
+    except Exception as error:
+        yield event("error", {"detail": unexpected(error)})
+        raise
     finally:
         if pieces is not None and hasattr(pieces, "close"):
             pieces.close()
 
 
-def _answer_row(answer: Any) -> dict[str, Any]:
+def _answer_row(answer: Answer) -> dict[str, Any]:
     return {
         "answer": answer.text,
         "citations": [

@@ -1,15 +1,13 @@
-"""What the routes share: the library, its writer, whose turn it is to search, and how bodies become files.
+"""What the routes share: the library, its writer, whose turn it is, and what may go wrong.
 
-In: requests. Out: recordings by id, clips, files that are gone afterwards. Knows nothing of what is done with them.
+In: requests. Out: recordings by id, results of calls in their turn. Knows nothing of what is done with them.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
     from earshot.answer import Answer, Endpoint
 
 T = TypeVar("T")
-AT_ONCE = 1 << 20
-"""Bytes of a body that are written to disk at a time."""
 PATIENCE: Seconds = 5.0
 """How long taking out waits for what is being put in."""
 GONE = 499
@@ -43,7 +39,6 @@ class Service:
     library: Library
     indexer: Indexer
     endpoint: Endpoint | None
-    answer: Callable[[str, Sequence[Passage], Any], Iterator[str | Answer]] | None
     searching: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
     decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     answering: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
@@ -72,6 +67,13 @@ class Service:
             if Path(recording.path).parent == self.uploads:
                 Path(recording.path).unlink(missing_ok=True)
 
+    def answer(self, question: str, passages: Sequence[Passage]) -> Iterator[str | Answer]:
+        """An answer piece by piece, last all of it; there is an endpoint."""
+        from earshot.answer import answer
+
+        assert self.endpoint is not None
+        return answer(question, passages, self.endpoint)
+
     async def recording(self, id: int) -> Recording:
         """404 where there is none."""
         recording = await run_in_threadpool(self.library.recording, id)
@@ -96,48 +98,6 @@ async def in_turn(request: Request, turn: CapacityLimiter, call: Callable[[], T]
         return await run_in_threadpool(call)
 
 
-@asynccontextmanager
-async def body_in_file(request: Request, folder: Path | None = None) -> AsyncIterator[Path]:
-    """The body of a request as a file, in a folder or where temporary files are; gone afterwards, if not moved away.
-
-    400 for an empty body, 507 where the disk is full.
-    """
-    path: Path | None = None
-    try:
-        descriptor, name = await run_in_threadpool(tempfile.mkstemp, ".part", ".", folder)
-        path = Path(name)
-        with open(descriptor, "wb", buffering=0) as file:
-            waiting = bytearray()
-            async for chunk in request.stream():
-                waiting += chunk
-                if len(waiting) >= AT_ONCE:
-                    await run_in_threadpool(_write, file.fileno(), waiting)
-                    waiting = bytearray()
-            await run_in_threadpool(_write, file.fileno(), waiting)
-            if not file.tell():
-                raise HTTPException(400, "the body is empty: send the bytes of an audio file")
-        yield path
-    except OSError as error:
-        raise disk_error(error) from error
-    finally:
-        if path is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-
-
-def _write(descriptor: int, data: bytearray) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
-def disk_error(error: OSError) -> HTTPException:
-    """What is wrong with the server's disk, in one line."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    told = "the server's disk is full" if full else f"the server cannot write it ({error.strerror})"
-    return HTTPException(507, f"{told}: nothing was kept")
-
-
 def file_of(recording: Recording) -> os.stat_result:
     """What a recording's file is like; 404 where it is gone or cannot be read."""
     try:
@@ -146,6 +106,11 @@ def file_of(recording: Recording) -> os.stat_result:
     except OSError as error:
         line = f"{shown(recording.path)}: cannot be read ({error.strerror}); put it back, or index it again"
         raise HTTPException(404, line) from error
+
+
+def unexpected(error: Exception) -> str:
+    """An error that nobody thought of, in one line for clients."""
+    return f"unexpected {type(error).__name__}: the server's log shows where"
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
