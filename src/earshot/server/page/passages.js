@@ -124,14 +124,17 @@ export class AnswerPanel {
 
   #cited(answer, citations) {
     const byNumber = new Map(citations.map((citation) => [citation.number, citation]));
-    return answer.split(/(\[\d+\])/).map((piece) => {
-      const citation = byNumber.get(Number(/^\[(\d+)\]$/.exec(piece)?.[1]));
-      if (!citation) return piece;
-      const recording = this.told.recordings().get(citation.id);
-      const label = `${recording.recording}, ${clock(citation.start)}`;
-      const button = element("button", { type: "button", className: "citation", title: label, ariaLabel: `Play ${label}` }, piece);
-      button.addEventListener("click", () => this.told.go({ ...citation, recording }, true));
-      return button;
-    });
+    return answer.split(/([[【][^\]】]*[\]】])/).flatMap((piece, at) =>
+      at % 2 ? piece.split(/(\d+)/).map((part) => this.#citation(byNumber.get(Number(part)), part)) : [piece],
+    );
+  }
+
+  #citation(citation, number) {
+    const recording = this.told.recordings().get(citation?.id);
+    if (!recording) return number;
+    const label = `${recording.recording}, ${clock(citation.start)}`;
+    const button = element("button", { type: "button", className: "citation", title: label, ariaLabel: `${number}: play ${label}` }, number);
+    button.addEventListener("click", () => this.told.go({ ...citation, recording }, true));
+    return button;
   }
 }

@@ -2,6 +2,8 @@
 
 import { clock, icon } from "./markup.js";
 
+const AS_SAID = { echoCancellation: false, noiseSuppression: false }; // they make speech sound unlike other speech
+
 export class Recorder {
   #recorder = null;
   #timers = [];
@@ -22,7 +24,7 @@ export class Recorder {
     this.asked.onStart();
     let stream;
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+      stream = await navigator.mediaDevices.getUserMedia({ audio: AS_SAID });
     } catch (error) {
       const why = error.name === "NotAllowedError" ? "the browser was not allowed to" : "there is none";
       return this.asked.onTrouble(`The microphone cannot be used: ${why}; allow it or choose a sound file.`);

@@ -30,7 +30,7 @@ export class Recordings {
     const speech = rows.reduce((sum, row) => sum + row.speech_seconds, 0);
     const held = `${count(rows.length, "recording")}, ${length(total)}`;
     $("#open-recordings").replaceChildren(
-      ...(rows.length ? [count(rows.length, "recording"), element("span", {}, `, ${length(total)}`)] : ["Add recordings"]),
+      ...(rows.length ? [count(rows.length, "recording"), element("span", {}, ` · ${length(total)}`)] : ["Add recordings"]),
     );
     $("#held").textContent = rows.length
       ? `${held}, ${length(speech)} of speech.`
