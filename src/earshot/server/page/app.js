@@ -8,7 +8,8 @@ import { Recorder } from "./recorder.js";
 import { Recordings } from "./recordings.js";
 import { Hits, save } from "./results.js";
 
-const QUESTION = /\?\s*$|^(who|whom|whose|what|when|where|why|which|how|is|are|was|were|do|does|did|can|could|should|would|will|has|have)\s+\S+\s+\S/i;
+const QUESTION =
+  /\?\s*$|^(who|whom|whose|what|when|where|why|which|how|is|are|was|were|do|does|did|can|could|should|would|will|has|have)\s+\S+\s+\S/i;
 const SECONDS_TO_SAY = { find: 6, ask: 20 };
 
 const form = $("#search");
@@ -27,7 +28,11 @@ const player = new Player($("#player"), {
   onMove: showPlayhead,
   onTrouble: trouble,
 });
-const recordings = new Recordings({ onList: showStart, open: (recording) => visit(whole(recording), true), onTrouble: trouble });
+const recordings = new Recordings({
+  onList: showStart,
+  open: (recording) => visit(whole(recording), true),
+  onTrouble: trouble,
+});
 const hits = new Hits($("#list"), { go: visit, onCount: showCount });
 const passages = new Passages($("#list"), { go: visit });
 const answerPanel = new AnswerPanel($("#answer"), { go: visit, recordings: () => recordings.byId });
@@ -35,7 +40,7 @@ const recorder = new Recorder($("#record"), {
   seconds: () => SECONDS_TO_SAY[mode()],
   onStart: () => {
     trouble("");
-    player.audio.pause();
+    player.pause();
   },
   onSound: (sound) => go({ mode: mode(), sound, told: "your recording" }),
   onTrouble: trouble,
@@ -50,9 +55,7 @@ function mode() {
 function showMode() {
   form.elements.mode.value = mode();
   const asking = mode() === "ask";
-  $("#hint").textContent = asking
-    ? "Brings the passages that may answer it."
-    : "Finds every place where it is said.";
+  $("#hint").textContent = asking ? "Brings the passages that may answer it." : "Finds every place where it is said.";
 }
 
 box.addEventListener("input", () => {
@@ -119,7 +122,11 @@ async function run(search) {
   try {
     const found = await api.search(search, signal);
     if (found.some(({ id }) => !recordings.byId.has(id))) await recordings.load();
-    if (!signal.aborted) show(search, found.filter(({ id }) => recordings.byId.has(id)));
+    if (!signal.aborted)
+      show(
+        search,
+        found.filter(({ id }) => recordings.byId.has(id)),
+      );
   } catch (error) {
     if (error.name === "AbortError") return;
     $("#results").hidden = true;
@@ -144,17 +151,22 @@ function show(search, found) {
   $("#results").hidden = false;
   $("#least").hidden = $("#export").hidden = asked || !found.length;
   answerPanel.offer(asked && answers && found.length ? search.q : null);
-  if (asked) $("#count").textContent = found.length ? `${count(found.length, "passage")} that may answer, best first` : "No words were heard in any recording.";
+  if (asked)
+    $("#count").textContent = found.length
+      ? `${count(found.length, "passage")} that may answer, best first`
+      : "No words were heard in any recording.";
   else hits.filter(threshold.value / 100);
-  if (view.best) visit(view.best, false);
-  else player.close();
+  if (!view.best) return player.close();
+  visit(view.best, false);
+  if (document.activeElement === box) view.best.chip.focus({ preventScroll: true }); // so that keys work at once
 }
 
 function showCount(shown, all, groups) {
   const what = wanted.q === undefined ? `like ${name(wanted)}` : `for “${wanted.q}”`;
   const less = all - shown;
   if (shown) $("#count").textContent = `${count(shown, "hit")} ${what} in ${count(groups, "recording")}`;
-  else if (all) $("#count").textContent = `No hit ${what} with this probability; ${less} with a lower one: move the slider.`;
+  else if (all)
+    $("#count").textContent = `No hit ${what} with this probability; ${less} with a lower one: move the slider.`;
   else $("#count").textContent = `No hit ${what}.`;
 }
 

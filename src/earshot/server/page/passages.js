@@ -32,19 +32,34 @@ export class Passages {
 
   #card(passage, recording) {
     const { start, end, best, words, heard } = passage;
-    const stop = { ...passage, recording, from: best.start, chip: element("button", { type: "button", className: "chip play" }) };
+    const stop = {
+      ...passage,
+      recording,
+      from: best.start,
+      chip: element("button", { type: "button", className: "chip play" }),
+    };
     stop.chip.append(icon("play"), `Play from ${clock(best.start)}`);
     stop.chip.addEventListener("click", () => this.go(stop, true));
     const line = timeline(recording.seconds, (time) => {
       const inside = time >= start && time <= end;
-      this.go(inside ? { ...stop, from: time } : { recording, start: time, end: Math.min(time + 1, recording.seconds) }, true);
+      this.go(
+        inside ? { ...stop, from: time } : { recording, start: time, end: Math.min(time + 1, recording.seconds) },
+        true,
+      );
     });
     place(line, element("span", { className: "passage" }), start, end, recording.seconds);
     place(line, element("span", { className: "best" }), best.start, best.end, recording.seconds);
     for (const word of words) {
-      place(line, element("span", { className: "mark" }), word.start, word.end, recording.seconds).style.setProperty("--p", word.probability);
+      place(line, element("span", { className: "mark" }), word.start, word.end, recording.seconds).style.setProperty(
+        "--p",
+        word.probability,
+      );
     }
-    const kind = element("p", { className: "kind", title: heard ? "Rough, with mistakes: listen before you quote" : "" }, heard ? "machine-heard" : "transcript");
+    const kind = element(
+      "p",
+      { className: "kind", title: heard ? "Rough, with mistakes: listen before you quote" : "" },
+      heard ? "machine-heard" : "transcript",
+    );
     const where = element("p", { className: "beside" }, `${clock(start, 0)}–${clock(end, 0)}`);
     stop.card = element(
       "li",
@@ -52,7 +67,12 @@ export class Passages {
       heading(recording, where),
       line,
       element("div", { className: "quote" }, kind, element("blockquote", {}, ...marked(passage.text, best.text))),
-      element("ul", { className: "chips" }, element("li", {}, stop.chip), ...words.map((word) => this.#word(word, stop))),
+      element(
+        "ul",
+        { className: "chips" },
+        element("li", {}, stop.chip),
+        ...words.map((word) => this.#word(word, stop)),
+      ),
     );
     stop.card.dataset.recording = recording.id;
     return stop;
@@ -67,7 +87,9 @@ export class Passages {
       element("span", { className: "chance" }, percent(word.probability)),
     );
     chip.style.setProperty("--p", word.probability);
-    chip.addEventListener("click", () => this.go({ ...stop, start: word.start, end: word.end, from: word.start, chip }, true));
+    chip.addEventListener("click", () =>
+      this.go({ ...stop, start: word.start, end: word.end, from: word.start, chip }, true),
+    );
     return element("li", {}, chip);
   }
 }
@@ -124,16 +146,22 @@ export class AnswerPanel {
 
   #cited(answer, citations) {
     const byNumber = new Map(citations.map((citation) => [citation.number, citation]));
-    return answer.split(/([[【][^\]】]*[\]】])/).flatMap((piece, at) =>
-      at % 2 ? piece.split(/(\d+)/).map((part) => this.#citation(byNumber.get(Number(part)), part)) : [piece],
-    );
+    return answer
+      .split(/([[【][^\]】]*[\]】])/)
+      .flatMap((piece, at) =>
+        at % 2 ? piece.split(/(\d+)/).map((part) => this.#citation(byNumber.get(Number(part)), part)) : [piece],
+      );
   }
 
   #citation(citation, number) {
     const recording = this.told.recordings().get(citation?.id);
     if (!recording) return number;
     const label = `${recording.recording}, ${clock(citation.start)}`;
-    const button = element("button", { type: "button", className: "citation", title: label, ariaLabel: `${number}: play ${label}` }, number);
+    const button = element(
+      "button",
+      { type: "button", className: "citation", title: label, ariaLabel: `${number}: play ${label}` },
+      number,
+    );
     button.addEventListener("click", () => this.told.go({ ...citation, recording }, true));
     return button;
   }

@@ -9,6 +9,7 @@ const HEIGHT = 72; // px; the server allows the style sheet that wavesurfer writ
 const LEAD = 0.3; // s that are played before a hit
 const SPANS = [2, 4, 8, 15, 30, 60, 120, 300, 600]; // s that a window may be long
 const POINTS = 1000; // peaks of a window
+const CLIP = 600; // s that the server cuts out at most
 const SHORTEST = 0.15; // s; of a stretch that can be searched for
 const LONGEST = 6;
 
@@ -16,11 +17,13 @@ export class Player {
   recording = null; // {id, recording, seconds}
   stop = null; // the hit or passage that was last gone to: {start, end}
   #window = { start: 0, end: 0 };
+  #cut = false; // whether the sound comes from the server as clips, as the browser cannot decode the file
   #offset = 0; // where in the recording the audio element's sound begins
   #marks = [];
   #selected = null; // {start, end}
   #zoom = 8; // s that the window has, where the hit is not longer
   #wanted = null; // the time to go to once there is sound
+  #asked = false; // to play
   #drawing = new AbortController();
 
   /** `onMore(id, start, end)`: find what sounds like this; `onStep(by)`; `onMove(player)`; `onTrouble(line)`. */
@@ -73,16 +76,18 @@ export class Player {
     this.#marks = marks;
     this.#selected = null;
     const from = Math.max(0, (stop.from ?? stop.start) - LEAD);
-    if (this.recording?.id !== recording.id) {
-      this.audio.pause();
+    const other = this.recording?.id !== recording.id;
+    if (other) {
+      this.pause();
       this.recording = recording;
-      this.#offset = 0;
-      this.audio.src = api.audioAddress(recording.id);
+      this.#cut = false;
+      this.#fetch(from);
       $("#player-name").textContent = nameOf(recording.recording).name;
     }
     const span = SPANS.find((span) => span >= Math.max(this.#zoom, (stop.end - stop.start) * 1.2));
     this.#draw((stop.start + stop.end) / 2, span ?? SPANS.at(-1));
-    this.seek(from);
+    if (!other) this.seek(from);
+    this.#moved();
     this.#tellSelection();
     if (play) this.play();
   }
@@ -94,7 +99,7 @@ export class Player {
   }
 
   close() {
-    this.audio.pause();
+    this.pause();
     this.audio.removeAttribute("src");
     this.recording = null;
     this.root.hidden = true;
@@ -104,21 +109,29 @@ export class Player {
 
   seek(time) {
     const to = Math.min(Math.max(0, time), this.recording.seconds);
-    if (this.audio.readyState > 0) this.audio.currentTime = Math.max(0, to - this.#offset);
+    const { readyState, duration } = this.audio;
+    if (this.#cut && (to < this.#offset || to > this.#offset + (duration || CLIP))) this.#fetch(to);
+    else if (readyState > 0) this.audio.currentTime = Math.max(0, to - this.#offset);
     else this.#wanted = to;
     if (to < this.#window.start || to > this.#window.end) this.#draw(to);
     this.#moved();
   }
 
   play() {
+    this.#asked = true;
     this.audio.play().catch((error) => {
       if (error.name === "NotAllowedError") this.told.onTrouble("The browser did not let it play; press play.");
     }); // what cannot be decoded is an error event, and a pause is none
   }
 
+  pause() {
+    this.#asked = false;
+    this.audio.pause();
+  }
+
   toggle() {
     if (!this.recording) return;
-    if (this.playing) this.audio.pause();
+    if (this.playing) this.pause();
     else this.play();
   }
 
@@ -141,7 +154,8 @@ export class Player {
   }
 
   more() {
-    if (this.recording && !$("#more", this.root).disabled) this.told.onMore(this.recording.id, this.stretch.start, this.stretch.end);
+    if (this.recording && !$("#more", this.root).disabled)
+      this.told.onMore(this.recording.id, this.stretch.start, this.stretch.end);
   }
 
   #listen() {
@@ -157,7 +171,11 @@ export class Player {
     });
     for (const name of ["pause", "ended"]) audio.addEventListener(name, () => this.#showPlaying());
     for (const name of ["seeked", "timeupdate"]) audio.addEventListener(name, () => this.#moved());
-    audio.addEventListener("error", () => this.#playClip());
+    audio.addEventListener(
+      "ended",
+      () => this.#cut && this.time < this.recording.seconds - 1 && this.#fetch(this.time),
+    );
+    audio.addEventListener("error", () => this.#fail());
     $("#play", this.root).addEventListener("click", () => this.toggle());
     $("#previous", this.root).addEventListener("click", () => this.told.onStep(-1));
     $("#next", this.root).addEventListener("click", () => this.told.onStep(1));
@@ -166,15 +184,26 @@ export class Player {
     $("#closer", this.root).addEventListener("click", () => this.#rescale(-1));
   }
 
-  /** What the browser cannot decode comes from the server as wav, up to ten minutes of it. */
-  #playClip() {
-    if (!this.recording || !this.audio.hasAttribute("src")) return;
-    if (this.audio.src.includes("/clip/")) return this.told.onTrouble("This recording cannot be played here.");
-    const from = this.#wanted ?? this.#window.start;
-    this.#offset = Math.max(0, from - 30);
-    this.#wanted = from;
-    this.audio.src = api.clipAddress(this.recording.id, this.#offset, Math.min(this.#offset + 600, this.recording.seconds));
-    if (this.wantsToPlay) this.play();
+  /** Gets the sound: the file, or a clip of it from a little before `time`. */
+  #fetch(time) {
+    const { id, seconds } = this.recording;
+    this.#wanted = time;
+    this.#offset = this.#cut ? Math.max(0, time - 30) : 0;
+    const end = Math.min(this.#offset + CLIP, seconds);
+    this.audio.src = this.#cut ? api.clipAddress(id, this.#offset, end) : api.audioAddress(id);
+    if (this.#asked) this.play();
+  }
+
+  /** What the browser cannot decode it gets as clips. */
+  #fail() {
+    if (!this.recording) return;
+    if (this.#cut)
+      return this.told.onTrouble(
+        `${nameOf(this.recording.recording).name} cannot be played: see whether its file is still there.`,
+      );
+    const { time } = this;
+    this.#cut = true;
+    this.#fetch(time);
   }
 
   #follow() {
@@ -216,7 +245,9 @@ export class Player {
     const start = Math.max(0, Math.min(middle - span / 2, recording.seconds - span));
     this.#window = { start, end: Math.min(start + span, recording.seconds) };
     const { end } = this.#window;
-    [start, (start + end) / 2, end].forEach((time, at) => ($(".ruler", this.root).children[at].textContent = clock(time)));
+    [start, (start + end) / 2, end].forEach(
+      (time, at) => ($(".ruler", this.root).children[at].textContent = clock(time)),
+    );
     this.#drawing.abort();
     this.#drawing = new AbortController();
     const { signal } = this.#drawing;
@@ -276,10 +307,14 @@ export class Player {
     const stretch = region ? { start: region.start + start, end: region.end + start } : this.stretch;
     const what = region || this.#selected ? "selected " : "";
     const long = stretch.end - stretch.start > LONGEST;
-    $("#player-selection").textContent = `${what}${clock(stretch.start, 2)}–${clock(stretch.end, 2)}`;
+    $("#player-selection").textContent = long
+      ? "drag to select a word or phrase"
+      : `${what}${clock(stretch.start, 2)}–${clock(stretch.end, 2)}`;
     const more = $("#more", this.root);
     more.disabled = long;
-    more.title = long ? `Drag on the waveform to select a word or phrase of up to ${LONGEST} s` : "Find what sounds like the selected stretch (m)";
+    more.title = long
+      ? `Drag on the waveform to select a word or phrase of up to ${LONGEST} s`
+      : "Find what sounds like the selected stretch (m)";
     const save = $("#save", this.root);
     save.href = api.clipAddress(this.recording.id, stretch.start, Math.min(stretch.end, stretch.start + 600));
     save.download = `${nameOf(this.recording.recording).name} ${clock(stretch.start, 2).replaceAll(":", ".")}.wav`;

@@ -7,6 +7,7 @@ const AS_SAID = { echoCancellation: false, noiseSuppression: false }; // they ma
 export class Recorder {
   #recorder = null;
   #timers = [];
+  #starting = false;
 
   /** `seconds()`: the longest recording; `onStart()`, `onSound(blob)`, `onTrouble(line)`. */
   constructor(button, { seconds, onStart, onSound, onTrouble }) {
@@ -18,9 +19,13 @@ export class Recorder {
 
   async start() {
     if (!navigator.mediaDevices || !window.MediaRecorder) {
-      const why = window.isSecureContext ? "this browser cannot record" : "browsers record only on https:// and localhost";
+      const why = window.isSecureContext
+        ? "this browser cannot record"
+        : "browsers record only on https:// and localhost";
       return this.asked.onTrouble(`The microphone cannot be used: ${why}; choose a sound file instead.`);
     }
+    if (this.#starting) return;
+    this.#starting = true;
     this.asked.onStart();
     let stream;
     try {
@@ -28,6 +33,8 @@ export class Recorder {
     } catch (error) {
       const why = error.name === "NotAllowedError" ? "the browser was not allowed to" : "there is none";
       return this.asked.onTrouble(`The microphone cannot be used: ${why}; allow it or choose a sound file.`);
+    } finally {
+      this.#starting = false;
     }
     const pieces = [];
     const recorder = new MediaRecorder(stream);

@@ -12,7 +12,10 @@ export class Recordings {
     this.told = { onList, open, onTrouble };
     this.dialog = $("#recordings");
     this.adding = $("#adding");
-    $("#open-recordings").addEventListener("click", () => this.dialog.showModal());
+    $("#open-recordings").addEventListener("click", () => {
+      this.dialog.showModal();
+      this.#list();
+    });
     $("#add").addEventListener("click", () => $("#added").click());
     $("#added").addEventListener("change", (event) => {
       const files = [...event.target.files];
@@ -30,13 +33,19 @@ export class Recordings {
     const speech = rows.reduce((sum, row) => sum + row.speech_seconds, 0);
     const held = `${count(rows.length, "recording")}, ${length(total)}`;
     $("#open-recordings").replaceChildren(
-      ...(rows.length ? [count(rows.length, "recording"), element("span", {}, ` · ${length(total)}`)] : ["Add recordings"]),
+      ...(rows.length
+        ? [count(rows.length, "recording"), element("span", {}, ` · ${length(total)}`)]
+        : ["Add recordings"]),
     );
     $("#held").textContent = rows.length
-      ? `${held}, ${length(speech)} of speech.`
+      ? `${held}, ${length(speech)} of speech. The file of one that is removed stays, unless it was added here.`
       : "None yet. Add some here or drop them on the page; folders go in with earshot index FOLDER.";
-    $("#recording-list").replaceChildren(...rows.map((row) => this.#row(row)));
+    if (this.dialog.open) this.#list();
     this.told.onList();
+  }
+
+  #list() {
+    $("#recording-list").replaceChildren(...[...this.byId.values()].map((row) => this.#row(row)));
   }
 
   /** Shows how far what is being indexed is, if anything is: another page may have added it. */
@@ -68,7 +77,9 @@ export class Recordings {
     try {
       const state = await api.watchIndexing((state) => {
         const { seconds, expected_seconds: expected, hearing } = state;
-        const line = expected ? `Listening, ${hearing ? "for words" : "for sounds"}: ${clock(seconds, 0)} of ${clock(expected, 0)}` : "Listening…";
+        const line = expected
+          ? `Listening, ${hearing ? "for words" : "for sounds"}: ${clock(seconds, 0)} of ${clock(expected, 0)}`
+          : "Listening…";
         const share = expected ? (seconds / expected + (hearing ? 1 : 0)) / 2 : null; // it listens twice
         this.#show(line, share, [...failures, ...state.failures]);
       });
@@ -91,7 +102,9 @@ export class Recordings {
     bar.hidden = done;
     $("button", this.adding).hidden = !done;
     $("ul", this.adding).replaceChildren(
-      ...failures.map(({ name, reason }) => element("li", {}, element("strong", {}, name), `: ${reason}`)),
+      ...failures.map(({ name, reason }) =>
+        element("li", {}, element("strong", {}, name), `: ${reason.replace(`${name}: `, "")}`),
+      ),
     );
   }
 

@@ -13,7 +13,7 @@ export function heading(recording, beside) {
 }
 
 export class Hits {
-  #stops = []; // {hit, recording, chip, mark} by recording, then by time
+  #stops = []; // {hit, recording, chip, item, mark} by recording, then by time
   #groups = []; // {card, beside, stops}
 
   /** `go(stop, play)` is called when one is chosen, `onCount(shown, all, groups)` when the threshold changes. */
@@ -23,15 +23,14 @@ export class Hits {
   }
 
   show(hits, recordings) {
-    const byRecording = Map.groupBy ? Map.groupBy(hits, (hit) => hit.id) : grouped(hits);
-    this.#groups = [...byRecording].map(([id, hits]) => this.#group(recordings.get(id), hits));
+    this.#groups = [...byRecording(hits)].map(([id, hits]) => this.#group(recordings.get(id), hits));
     this.#stops = this.#groups.flatMap((group) => group.stops);
     this.list.replaceChildren(...this.#groups.map((group) => group.card));
   }
 
   /** What is shown now, in the order of the page. */
   get shown() {
-    return this.#stops.filter((stop) => !stop.chip.hidden);
+    return this.#stops.filter((stop) => !stop.item.hidden);
   }
 
   /** The likeliest hit that is shown. */
@@ -40,9 +39,9 @@ export class Hits {
   }
 
   filter(threshold) {
-    for (const { hit, chip, mark } of this.#stops) chip.hidden = mark.hidden = hit.probability < threshold;
+    for (const { hit, item, mark } of this.#stops) item.hidden = mark.hidden = hit.probability < threshold;
     for (const { card, beside, stops } of this.#groups) {
-      const shown = stops.filter((stop) => !stop.chip.hidden).length;
+      const shown = stops.filter((stop) => !stop.item.hidden).length;
       card.hidden = !shown;
       beside.textContent = count(shown, "hit");
     }
@@ -57,7 +56,7 @@ export class Hits {
   #group(recording, hits) {
     const inTime = hits.toSorted((a, b) => a.start - b.start);
     const line = timeline(recording.seconds, (time, perPixel) => {
-      const near = stops.filter((stop) => !stop.chip.hidden && distance(stop, time) < NEAR * perPixel);
+      const near = stops.filter((stop) => !stop.item.hidden && distance(stop, time) < NEAR * perPixel);
       const nearest = near.sort((a, b) => distance(a, time) - distance(b, time))[0];
       this.told.go(nearest ?? { recording, start: time, end: Math.min(time + 1, recording.seconds) }, true);
     });
@@ -72,13 +71,19 @@ export class Hits {
         element("span", { className: "chance" }, percent(hit.probability)),
       );
       chip.style.setProperty("--p", hit.probability);
-      const stop = { ...hit, hit, recording, chip, mark };
+      const item = element("li", {}, chip);
+      const stop = { ...hit, hit, recording, chip, item, mark };
       chip.addEventListener("click", () => this.told.go(stop, true));
-      chips.append(element("li", {}, chip));
+      chips.append(item);
       return stop;
     });
     const beside = element("p", { className: "beside" });
-    const ends = element("div", { className: "ends" }, element("span", {}, "0:00"), element("span", {}, clock(recording.seconds, 0)));
+    const ends = element(
+      "div",
+      { className: "ends" },
+      element("span", {}, "0:00"),
+      element("span", {}, clock(recording.seconds, 0)),
+    );
     ends.ariaHidden = "true";
     const card = element("li", { className: "card" }, heading(recording, beside), line, ends, chips);
     card.dataset.recording = recording.id;
@@ -86,7 +91,7 @@ export class Hits {
   }
 }
 
-function grouped(hits) {
+function byRecording(hits) {
   const groups = new Map();
   for (const hit of hits) groups.set(hit.id, [...(groups.get(hit.id) ?? []), hit]);
   return groups;
@@ -96,7 +101,14 @@ const distance = (stop, time) => Math.max(0, stop.start - time, time - stop.end)
 
 /** Saves hits as a file that the browser downloads. */
 export async function save(format, hits) {
-  const fields = hits.map(({ id, start, end, query, probability, score }) => ({ id, start, end, query, probability, score }));
+  const fields = hits.map(({ id, start, end, query, probability, score }) => ({
+    id,
+    start,
+    end,
+    query,
+    probability,
+    score,
+  }));
   const { blob, name } = await api.exported(format, fields);
   const address = URL.createObjectURL(blob);
   element("a", { href: address, download: name }).click();
