@@ -396,7 +396,7 @@ def serve(
     model: str | None,
     send: Literal["text", "audio"] | None,
     library: Library,
-) -> None:
+) -> int:
     """Search and listen in a browser, and let other programs search over HTTP.
 
     The page is at the address that is printed, and what programs can ask at /openapi.json. Only this machine can
@@ -409,4 +409,10 @@ def serve(
         from earshot.server.run import serve
     except ModuleNotFoundError as error:
         raise EarshotError(f"the server needs {error.name}: pip install 'earshot[serve]'") from error
-    serve(library, host, port, token=token, endpoint=_endpoint(endpoint, model, send, None) if endpoint else None)
+    answers = _endpoint(endpoint, model, send, None) if endpoint else None
+    try:
+        serve(library, host, port, token=token, endpoint=answers)
+    except KeyboardInterrupt:
+        output.complain("stopped")
+        return STOPPED
+    return 0

@@ -17,11 +17,11 @@ from fastapi.responses import Response, StreamingResponse
 
 from earshot import audio, output
 from earshot.server.schemas import Export, shown
-from earshot.server.service import Served, in_turn, problems
+from earshot.server.service import ALWAYS, Served, in_turn, problems
 from earshot.server.uploads import disk_errors
 from earshot.types import Clip, Hit, QueryError, Seconds
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", responses=ALWAYS)
 LONGEST: Seconds = 3600.0
 """Of all clips in a zip together."""
 FILES: dict[int | str, dict[str, Any]] = {

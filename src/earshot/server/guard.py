@@ -55,7 +55,6 @@ class Guard:
     token: str | None
     hosts: frozenset[str] | None
     longest: int
-    patience: Seconds = PATIENCE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,7 +86,7 @@ class Guard:
             return _refused(403, "requests from pages of other sites are refused")
         if self.token is not None and path != "/healthz":
             query = dict(parse_qsl(scope["query_string"].decode("latin-1"))) if path == "/" else {}
-            if "token" in query and _same(query["token"], self.token):
+            if "token" in query and _same(query["token"].encode(), self.token):
                 return self._welcomed(scope, query)
             if "token" in query or not self._shown(headers):
                 advice = "send `Authorization: Bearer TOKEN`, or open /?token=TOKEN once"
@@ -110,10 +109,10 @@ class Guard:
         assert self.token is not None
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return _same(shown.strip(), self.token)
+            return _same(shown.strip().encode("latin-1"), self.token)
         cookies = SimpleCookie()
         cookies.load(headers.get("cookie", ""))
-        return COOKIE in cookies and _same(cookies[COOKIE].value, _digest(self.token))
+        return COOKIE in cookies and _same(cookies[COOKIE].value.encode("latin-1"), _digest(self.token))
 
     def _limit(self, scope: Scope) -> int:
         """Bytes that the body of a request may have."""
@@ -130,7 +129,7 @@ class Guard:
             if not more:  # the next message is that the client has gone
                 return await receive()
             try:
-                with anyio.fail_after(self.patience):
+                with anyio.fail_after(PATIENCE):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, "the rest of the body did not come: send it again", _CLOSE) from None
@@ -138,7 +137,7 @@ class Guard:
             waited = anyio.current_time() - began
             if size > limit:
                 raise HTTPException(413, _too_large_line(limit), _CLOSE)
-            if more and waited > self.patience and size < SLOWEST * waited:
+            if more and waited > PATIENCE and size < SLOWEST * waited:
                 raise HTTPException(408, "the body comes too slowly: send it again", _CLOSE)
             return message
 
@@ -157,8 +156,8 @@ def _digest(token: str) -> str:
     return hashlib.sha256(f"earshot {token}".encode()).hexdigest()
 
 
-def _same(shown: str, wanted: str) -> bool:
-    return hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), wanted.encode("utf-8", "surrogateescape"))
+def _same(shown: bytes, wanted: str) -> bool:
+    return hmac.compare_digest(shown, wanted.encode("utf-8", "surrogateescape"))
 
 
 def _refused(status: int, line: str, headers: dict[str, str] | None = None) -> Response:

@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
@@ -21,11 +21,11 @@ from earshot import audio
 from earshot.server.indexing import Indexing, name_of
 from earshot.server.schemas import FailureRow, Id, IndexingRow, PeaksRow, RecordingRow, StatusRow, Time, Uploaded, shown
 from earshot.server.searching import AUDIO_BODY, Within, event
-from earshot.server.service import Served, Service, file_of, in_turn, problems
+from earshot.server.service import ALWAYS, EVENTS, Served, Service, file_of, in_turn, problems
 from earshot.server.uploads import body_in_file, disk_errors, keep
 from earshot.types import Clip, Seconds
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", responses=ALWAYS)
 LONGEST: Seconds = 600.0
 """Of a clip, and of a stretch whose waveform is drawn."""
 OFTEN: Seconds = 0.25
@@ -41,6 +41,10 @@ MEDIA = {
 """What the endings that browsers play are; any other file is bytes, whatever it claims to be."""
 # fmt: on
 SOUND = {"content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}}, "description": "The sound."}
+NO_RANGE: dict[int | str, dict[str, Any]] = {
+    400: {"description": "What is asked for is no range.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    416: {"description": "There is no such range."},
+}
 WAV = {"content": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}}, "description": "The sound."}
 
 
@@ -65,7 +69,7 @@ async def recordings(service: Served, within: Within = None) -> list[RecordingRo
 
 @router.get(
     "/audio/{id}",
-    responses={200: SOUND, 206: SOUND, 416: {"description": "No such range."}, **problems(404, 422, 503)},
+    responses={200: SOUND, 206: SOUND, **NO_RANGE, **problems(404, 422, 503)},
     response_class=FileResponse,
 )
 async def sound(id: Id, service: Served) -> FileResponse:
@@ -144,7 +148,7 @@ async def indexing(service: Served) -> IndexingRow:
 
 @router.get(
     "/indexing/events",
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events."}},
+    responses={200: EVENTS},
     response_class=StreamingResponse,
 )
 async def indexing_events(service: Served) -> StreamingResponse:

@@ -5,16 +5,21 @@ In: a library, an address. Out: its address on standard output. Knows nothing of
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import os
 import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from earshot.api import Library
+from earshot.server import guard
 from earshot.server.app import create_app
-from earshot.server.guard import LOOPBACK
 from earshot.types import EarshotError
 
 if TYPE_CHECKING:
@@ -27,18 +32,37 @@ GRACE = 3
 def serve(
     library: Library, host: str, port: int, *, token: str | None = None, endpoint: Endpoint | None = None
 ) -> None:
-    """Serve `library` until a signal comes. EarshotError where the address cannot be had, or is open to strangers."""
+    """Serve `library` until a signal comes. EarshotError where the address cannot be had, click.UsageError
+    where strangers can reach it and there is no token."""
     listener = _bound(host, port)
     with listener:
         address = listener.getsockname()
         open_to_others = not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         if open_to_others and token is None:
-            raise EarshotError(f"{host} is open to other machines: name a secret with --token, or leave --host out")
+            raise click.UsageError(f"At {host} other machines can connect: name a secret with --token.")
         name = f"[{host}]" if ":" in host else host
-        hosts = None if open_to_others else LOOPBACK | {name.lower()}
+        hosts = None if open_to_others else guard.LOOPBACK | {name.lower()}
         app = create_app(library, token=token, endpoint=endpoint, hosts=hosts)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False)
-        _Server(config, f"http://{name}:{address[1]}/").run(sockets=[listener])
+        _Server(config(app), f"http://{name}:{address[1]}/").run(sockets=[listener])
+
+
+def config(app: FastAPI) -> uvicorn.Config:
+    """How the application is served: by connections that do not wait for ever, and with a log of errors only."""
+    return uvicorn.Config(
+        app, http=_Connection, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE
+    )
+
+
+class _Connection(H11Protocol):
+    """Hangs up on whoever connects and says nothing."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(guard.PATIENCE, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -57,11 +81,13 @@ class _Server(uvicorn.Server):
 def _bound(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise EarshotError(
-            f"cannot listen at {host}:{port} ({error.strerror}): choose another --port or --host"
-        ) from error
+        with ExitStack() as undo:
+            listener = undo.enter_context(socket.socket(family, kind, protocol))
+            if os.name == "posix":  # else it would let two servers have one port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            undo.pop_all()
+    except (OSError, UnicodeError) as error:
+        told = getattr(error, "strerror", None) or "no such host"
+        raise EarshotError(f"cannot listen at {host}:{port} ({told}): choose another --port or --host") from error
     return listener

@@ -5,10 +5,11 @@ In: values of `types`. Out: pydantic models. Knows nothing of requests.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from earshot import output
 from earshot.types import Hit, Passage, Recording
@@ -52,8 +53,7 @@ class RecordingRow(BaseModel):
 
     @classmethod
     def of(cls, recording: Recording) -> RecordingRow:
-        path = shown(recording.path)
-        name = path.replace("\\", "/").rpartition("/")[2]
+        path, name = shown(recording.path), shown(os.path.basename(recording.path))
         seconds, speech_seconds = round(recording.seconds, 3), round(recording.speech_seconds, 3)
         return cls(id=recording.id, recording=path, name=name, seconds=seconds, speech_seconds=speech_seconds)
 
@@ -146,6 +146,8 @@ class IndexingRow(BaseModel):
 
 class ExportedHit(BaseModel):
     """A hit as /api/find gave it."""
+
+    model_config = ConfigDict(strict=True)
 
     id: Id
     start: Time

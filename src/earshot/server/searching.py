@@ -18,11 +18,11 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from earshot.server.schemas import HitRow, Id, PassageRow, Text, Time, shown
-from earshot.server.service import Served, Service, in_turn, problems, unexpected
+from earshot.server.service import ALWAYS, EVENTS, Served, Service, in_turn, problems, unexpected
 from earshot.server.uploads import body_in_file
 from earshot.types import Answer, Clip, EarshotError, Passage, QueryError
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", responses=ALWAYS)
 Top = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 Threshold = Annotated[float, Query(ge=0, le=1, description="Only hits with at least this probability.")]
 Within = Annotated[
@@ -88,10 +88,7 @@ async def ask_spoken(request: Request, service: Served, top: Top = 5, within: Wi
 
 @router.get(
     "/answer",
-    responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events, see above."},
-        **problems(400, 404, 422, 503),
-    },
+    responses={200: EVENTS, **problems(400, 404, 422, 503)},
     response_class=StreamingResponse,
 )
 async def answer(request: Request, service: Served, q: Text, top: Top = 5, within: Within = None) -> StreamingResponse:
@@ -142,15 +139,15 @@ def _answer_row(answer: Answer) -> dict[str, Any]:
 
 
 @contextmanager
-def _named(query: str | Clip) -> Iterator[None]:
+def _named(query: str | Clip, told: str) -> Iterator[None]:
     """Errors of a clip tell what it is to the client, not which file it is here."""
     try:
         yield
     except EarshotError as error:
         if isinstance(query, str):
             raise
-        told = str(error).removeprefix(f"{query}: ").removeprefix(f"{query.path}: ")
-        raise type(error)(f"the {EXAMPLE}: {told}") from error
+        line = str(error).removeprefix(f"{query}: ").removeprefix(f"{query.path}: ")
+        raise type(error)(f"{told}: {line}") from error
 
 
 def event(name: str | None, data: Any) -> str:
@@ -168,7 +165,7 @@ async def _found(
     within: str | None,
 ) -> list[HitRow]:
     call = partial(service.library.find, query, top=top, threshold=threshold, within=within or None)
-    with _named(query):
+    with _named(query, told):
         hits = await in_turn(request, service.searching, call)
     return HitRow.of_all(hits, told)
 
@@ -176,7 +173,7 @@ async def _found(
 async def _asked(
     request: Request, service: Service, question: str | Clip, top: int, within: str | None
 ) -> list[Passage]:
-    with _named(question):
+    with _named(question, EXAMPLE):
         return await in_turn(
             request, service.searching, partial(service.library.ask, question, top=top, within=within or None)
         )

@@ -20,10 +20,10 @@ from earshot.api import Library
 from earshot.database import DATABASE
 from earshot.server.indexing import Indexer
 from earshot.server.schemas import Problem, shown
-from earshot.types import EarshotError, Passage, Recording, Seconds
+from earshot.types import Answer, EarshotError, Passage, Recording, Seconds
 
 if TYPE_CHECKING:
-    from earshot.answer import Answer, Endpoint
+    from earshot.answer import Endpoint
 
 T = TypeVar("T")
 PATIENCE: Seconds = 5.0
@@ -114,20 +114,30 @@ def unexpected(error: Exception) -> str:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Of an OpenAPI document: the statuses that a route may answer with, beside those that all may."""
-    told = {
-        400: "It cannot be searched for, or read as audio.",
-        401: "Wrong token or none.",
-        403: "From a page of another site.",
-        404: "There is no such thing.",
-        408: "The body comes too slowly.",
-        413: "The body is too large.",
-        415: "It is not audio.",
-        421: "The server is not called that.",
-        422: "A parameter is missing or wrong.",
-        503: "There is no library, or it is busy or damaged.",
-        507: "The server's disk is full.",
-    }
-    return {
-        status: {"model": Problem, "description": told[status]} for status in sorted({401, 403, 413, 421, *statuses})
-    }
+    """Of an OpenAPI document: what may go wrong, by status."""
+    return {status: {"model": Problem, "description": _PROBLEMS[status]} for status in statuses}
+
+
+_PROBLEMS = {
+    400: "It cannot be searched for, or read as audio.",
+    401: "Wrong token or none.",
+    403: "From a page of another site.",
+    404: "There is no such thing.",
+    408: "The body comes too slowly.",
+    413: "The body is too large.",
+    415: "It is not audio.",
+    421: "The server is not called that.",
+    422: "A parameter is missing or wrong.",
+    503: "There is no library, or it is busy or damaged.",
+    507: "The server's disk is full.",
+}
+ALWAYS = problems(401, 403, 413, 421)
+"""What may go wrong with any request: see `guard`."""
+EVENTS: dict[str, Any] = {
+    "description": "Events, as they happen; the data of each is JSON.",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
+        }
+    },
+}
