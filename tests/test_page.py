@@ -285,7 +285,7 @@ def test_an_answer_is_written_when_asked_for_and_cites_what_can_be_played(visit:
     assert not any("/api/answer" in url for url in visit.requests)  # nothing is sent unasked
     visit.page.click("#answer button")
     text = visit.page.locator("#answer .text")
-    playwright.expect(text).to_have_text("".join(ANSWER))
+    playwright.expect(text).to_have_text("The widow of the lighthouse keeper paid 1. <b>Nobody</b> else did 12.")
     assert text.locator("b").count() == 0
     citations = text.locator("button")
     playwright.expect(citations).to_have_text(["1", "1", "2"])
@@ -502,9 +502,9 @@ def test_a_name_that_holds_html_is_text(visit: Visit) -> None:
     assert visit.page.locator("main img, dialog img, #player img").count() == 0
     visit.page.locator("#recording-list .name", has_text="notes").click()
     visit.plays_after(0)
-    visit.search("<img src=x onerror=alert(1)>")
-    visit.told(re.compile(re.escape("for “<img src=x onerror=alert(1)>”")))
-    assert visit.page.locator("main img").count() == 0
+    visit.search("<i>falcon</i>")
+    visit.told(re.compile("“<i>falcon</i>”"))
+    assert visit.page.locator("main i").count() == 0
 
 
 def test_what_cannot_be_searched_for_is_told_in_one_line(visit: Visit) -> None:

@@ -144,13 +144,15 @@ export class AnswerPanel {
     });
   }
 
+  /** The answer with a button for each number in brackets; the brackets stay where there is more in them. */
   #cited(answer, citations) {
     const byNumber = new Map(citations.map((citation) => [citation.number, citation]));
-    return answer
-      .split(/([[【][^\]】]*[\]】])/)
-      .flatMap((piece, at) =>
-        at % 2 ? piece.split(/(\d+)/).map((part) => this.#citation(byNumber.get(Number(part)), part)) : [piece],
-      );
+    return answer.split(/([[【][^\]】]*[\]】])/).flatMap((piece, at) => {
+      if (at % 2 === 0) return [piece];
+      const parts = piece.split(/(\d+)/).map((part) => this.#citation(byNumber.get(Number(part)), part));
+      const plain = parts.every((part, at) => (at % 2 ? part instanceof Element : /^[\s,;[\]【】]*$/.test(part)));
+      return plain ? parts.filter((_, at) => at % 2) : parts;
+    });
   }
 
   #citation(citation, number) {

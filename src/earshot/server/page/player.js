@@ -9,7 +9,7 @@ const HEIGHT = 72; // px; the server allows the style sheet that wavesurfer writ
 const LEAD = 0.3; // s that are played before a hit
 const SPANS = [2, 4, 8, 15, 30, 60, 120, 300, 600]; // s that a window may be long
 const POINTS = 1000; // peaks of a window
-const CLIP = 600; // s that the server cuts out at most
+const CLIP = 120; // s of a clip that is got at once
 const SHORTEST = 0.15; // s; of a stretch that can be searched for
 const LONGEST = 6;
 
@@ -109,9 +109,8 @@ export class Player {
 
   seek(time) {
     const to = Math.min(Math.max(0, time), this.recording.seconds);
-    const { readyState, duration } = this.audio;
-    if (this.#cut && (to < this.#offset || to > this.#offset + (duration || CLIP))) this.#fetch(to);
-    else if (readyState > 0) this.audio.currentTime = Math.max(0, to - this.#offset);
+    if (this.#cut) this.#fetch(to);
+    else if (this.audio.readyState > 0) this.audio.currentTime = Math.max(0, to - this.#offset);
     else this.#wanted = to;
     if (to < this.#window.start || to > this.#window.end) this.#draw(to);
     this.#moved();
@@ -184,11 +183,11 @@ export class Player {
     $("#closer", this.root).addEventListener("click", () => this.#rescale(-1));
   }
 
-  /** Gets the sound: the file, or a clip of it from a little before `time`. */
+  /** Gets the sound: the file, to go to `time` in it, or a clip from there on. */
   #fetch(time) {
     const { id, seconds } = this.recording;
     this.#wanted = time;
-    this.#offset = this.#cut ? Math.max(0, time - 30) : 0;
+    this.#offset = this.#cut ? Math.min(time, seconds - 0.2) : 0;
     const end = Math.min(this.#offset + CLIP, seconds);
     this.audio.src = this.#cut ? api.clipAddress(id, this.#offset, end) : api.audioAddress(id);
     if (this.#asked) this.play();
