@@ -47,7 +47,7 @@ from earshot.types import Answer, AnswerError, Citation, Clip, Passage
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 HERE = "http://localhost"
-Client = Callable[..., TestClient]
+Shelf = tuple[TestClient, earshot.Library]
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,16 @@ def client(indexed: Path, models: dict[str, Any]) -> Iterator[TestClient]:
     """Of a library that nobody changes."""
     with earshot.open(indexed, **models) as library, served(library) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def shelf(indexed: Path, models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    """A server that takes recordings in and never indexes them."""
+    folder = tmp_path_factory.mktemp("shelf") / "library"
+    shutil.copytree(indexed, folder)
+    with earshot.open(folder, **models) as library, served(library) as client:
+        library.index = lambda paths, **_: None  # type: ignore[assignment, method-assign, return-value]
+        yield client, library
 
 
 @contextmanager
@@ -380,6 +390,21 @@ def test_a_recording_is_taken_in_indexed_found_and_taken_out(library: earshot.Li
         assert uploads(library) == ["court-2.opus"] and "court.opus" not in ids(client)
 
 
+def test_a_library_of_a_crooked_path_and_what_a_crash_left(
+    library: earshot.Library, models: dict[str, Any], talk: Talk
+) -> None:
+    (library.path / "recordings").mkdir()
+    old, new = (library.path / "recordings" / f".{name}.part" for name in ("old", "new"))
+    old.touch(), new.touch()
+    os.utime(old, (0, 0))
+    crooked = earshot.open(library.path / ".." / library.path.name, **models)
+    with crooked, served(crooked) as client:
+        client.post("/api/recordings?name=a.wav", content=talk("a.wav").read_bytes())
+        idle(client)
+        assert client.delete(f"/api/recordings/{ids(client)['a.wav']}").status_code == 204
+    assert uploads(library) == [new.name]
+
+
 def test_taking_out_leaves_files_that_were_not_taken_in_here(library: earshot.Library, talk: Talk) -> None:
     path = talk("mine.wav")
     library.index(path)
@@ -407,17 +432,15 @@ def test_taking_out_leaves_files_that_were_not_taken_in_here(library: earshot.Li
         ("é" * 400 + ".wav", "é" * 90 + ".wav"),
     ],
 )
-def test_names_are_made_harmless(
-    library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch, name: str, kept: str
-) -> None:
-    monkeypatch.setattr(library, "index", lambda paths, progress: None)
-    before = {path for path in library.path.parent.rglob("*")}
-    with served(library) as client:
-        answer = client.post("/api/recordings", params={"name": name}, content=talk("a.wav").read_bytes())
-        assert answer.status_code == 202 and answer.json() == {"name": kept}
-    assert uploads(library) == [kept]
-    new = {path for path in library.path.parent.rglob("*")} - before
-    assert {path.name for path in new} == {"a.wav", "recordings", kept}
+def test_names_are_made_harmless(shelf: Shelf, talk: Talk, name: str, kept: str) -> None:
+    client, library = shelf
+    content = talk("a.wav").read_bytes()
+    before = {path for path in library.path.parent.rglob("*") if path.is_file()}
+    answer = client.post("/api/recordings", params={"name": name}, content=content)
+    assert answer.status_code == 202 and answer.json() == {"name": kept}
+    new = {path for path in library.path.parent.rglob("*") if path.is_file()} - before
+    assert new == {library.path / "recordings" / kept}
+    (library.path / "recordings" / kept).unlink()
 
 
 @pytest.mark.parametrize(
@@ -437,14 +460,13 @@ def test_names_are_made_harmless(
     ],
 )
 def test_what_is_not_audio_is_refused_and_leaves_nothing(
-    library: earshot.Library, talk: Talk, name: str, body: bytes | None, status: int
+    shelf: Shelf, talk: Talk, name: str, body: bytes | None, status: int
 ) -> None:
-    with served(library) as client:
-        content = talk("a.wav").read_bytes() if body is None else body
-        answer = client.post("/api/recordings", params={"name": name}, content=content)
-        assert answer.status_code == status, answer.text
-        line(answer)
-        assert uploads(library) == [] and len(ids(client)) == 3
+    client, library = shelf
+    content = talk("a.wav").read_bytes() if body is None else body
+    answer = client.post("/api/recordings", params={"name": name}, content=content)
+    assert answer.status_code == status, answer.text
+    assert line(answer) and uploads(library) == []
 
 
 def test_a_playlist_does_not_lead_to_other_files(library: earshot.Library, talk: Talk) -> None:
@@ -574,7 +596,7 @@ def test_what_was_not_indexed_when_the_server_stopped_is_at_the_next_start(
 ) -> None:
     index, begun = library.index, threading.Event()
 
-    def endless(paths: Sequence[str], *, progress: Any) -> IndexReport:
+    def endless(paths: Sequence[str], *, progress: Any, workers: int) -> IndexReport:
         while True:
             begun.set()
             time.sleep(0.01)
@@ -608,7 +630,7 @@ def test_taking_out_waits_a_little_for_what_is_taken_in(
 ) -> None:
     monkeypatch.setattr("earshot.server.service.PATIENCE", 0.1)
     go_on = threading.Event()
-    monkeypatch.setattr(library, "index", lambda paths, progress: go_on.wait(10))
+    monkeypatch.setattr(library, "index", lambda paths, **_: go_on.wait(10))
     with served(library) as client:
         client.post("/api/recordings?name=a.wav", content=talk("a.wav").read_bytes())
         answer = client.delete("/api/recordings/1")
@@ -842,7 +864,7 @@ def test_the_document_tells_every_route_and_what_may_go_wrong(client: TestClient
 def test_nothing_that_fits_the_document_breaks_the_server(
     library: earshot.Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "index", lambda paths, progress: None)
+    monkeypatch.setattr(library, "index", lambda paths, **_: None)
     with served(library) as client:
         schema = schemathesis.openapi.from_asgi("/openapi.json", client.app, headers={"host": "localhost"})
         tried = 0
@@ -878,9 +900,18 @@ def test_the_command_tells_its_address_and_stops_when_told(library: earshot.Libr
             other = earshot_serve("--port", address[1])
             assert other.wait(30) == 1
             assert other.communicate()[1].startswith(f"earshot: cannot listen at 127.0.0.1:{address[1]}")
+            sound = (SAMPLES / "lecture.opus").read_bytes()
+            head = b"POST /api/recordings?name=a.opus HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer secret\r\n"
+            head += b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(sound)
+            assert exchange(("127.0.0.1", int(address[1])), head, sound).startswith(b"HTTP/1.1 202")
+            listener = socket.create_connection(("127.0.0.1", int(address[1])), 10)
+            get = b"GET /api/indexing/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer secret\r\n\r\n"
+            listener.sendall(get)
+            assert listener.recv(1 << 16).startswith(b"HTTP/1.1 200")
         finally:
             server.send_signal(signal.SIGINT)
         out, err = server.communicate(timeout=30)
+        listener.close()
         assert (server.returncode, out, err) == (cli.STOPPED, "", "earshot: stopped\n")
 
 

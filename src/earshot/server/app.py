@@ -59,8 +59,9 @@ def create_app(
         version=_version(),
         description="Find what was said in recordings.",
         lifespan=lifespan,
-        docs_url=None,
+        docs_url=None,  # it would load scripts from elsewhere
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.service = service
     app.add_middleware(Guard, token=token, hosts=None if hosts is None else frozenset(hosts), longest=max_upload)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from threading import Condition, Lock, Thread
 
 from earshot.api import Library
-from earshot.ingest import Progress
+from earshot.ingest import Progress, processors
 from earshot.library import Failure
 from earshot.types import EarshotError, LibraryBusyError, Seconds
 
@@ -20,6 +20,9 @@ RETRY: Seconds = 2.0
 """After which it is tried again to write to a library that another process is writing to."""
 JOIN: Seconds = 20.0
 """How long a shutdown waits for the recording that is being stored."""
+
+WORKERS = max(1, processors() // 2)
+"""Threads; the other processors search."""
 
 
 class _Stopped(Exception):
@@ -93,7 +96,7 @@ class Indexer:
                 self._state = Indexing(running=True, expected_files=len(paths), failures=self._state.failures)
             try:
                 with self._writing:
-                    self.library.index(paths, progress=self._note)
+                    self.library.index(paths, progress=self._note, workers=WORKERS)
             except _Stopped:
                 pass
             except LibraryBusyError:

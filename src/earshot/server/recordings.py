@@ -5,12 +5,12 @@ In: ids, uploads. Out: rows, audio, peaks to draw a waveform of, how far indexin
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any
 
+import anyio
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -159,11 +159,11 @@ async def indexing_events(service: Served) -> StreamingResponse:
 async def _events(service: Service) -> AsyncIterator[str]:
     told: Indexing | None = None
     while told is None or told.running:
-        state = service.indexer.state
-        if state != told:
+        if told is not None:
+            await anyio.sleep(OFTEN)
+        if (state := service.indexer.state) != told:
             yield event(None, _row(state).model_dump())
             told = state
-        await asyncio.sleep(OFTEN)
 
 
 def _row(state: Indexing) -> IndexingRow:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import socket
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from earshot.types import EarshotError
 if TYPE_CHECKING:
     from earshot.answer import Endpoint
 
-GRACE = 3
+GRACE = 1
 """Seconds that answers on their way have when the server stops."""
 
 
@@ -76,6 +77,10 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             click.echo(f"Earshot is at {self._address}  (Ctrl-C stops it)")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what breaks off now is meant to
+        await super().shutdown(sockets)
 
 
 def _bound(host: str, port: int) -> socket.socket:

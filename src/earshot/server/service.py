@@ -5,7 +5,9 @@ In: requests. Out: recordings by id, results of calls in their turn. Knows nothi
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from earshot.api import Library
 from earshot.database import DATABASE
 from earshot.server.indexing import Indexer
 from earshot.server.schemas import Problem, shown
+from earshot.server.uploads import sweep
 from earshot.types import Answer, EarshotError, Passage, Recording, Seconds
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ class Service:
     @property
     def uploads(self) -> Path:
         """Where recordings that are taken in are kept."""
-        return self.library.path.absolute() / "recordings"
+        return Path(os.path.abspath(self.library.path), "recordings")
 
     def prepare(self) -> None:
         """Load the models and the library, so that the first search is quick, and go on with what was left undone."""
@@ -54,6 +57,7 @@ class Service:
             with suppress(EarshotError):  # whoever searches is told
                 search("ready", top=1)
         if self.uploads.is_dir():
+            sweep(self.uploads)
             self.indexer.add(str(self.uploads))
 
     def recordings(self, within: str | None = None) -> list[Recording]:
@@ -101,8 +105,11 @@ async def in_turn(request: Request, turn: CapacityLimiter, call: Callable[[], T]
 def file_of(recording: Recording) -> os.stat_result:
     """What a recording's file is like; 404 where it is gone or cannot be read."""
     try:
-        with open(recording.path, "rb") as file:
-            return os.fstat(file.fileno())
+        status = os.stat(recording.path)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        open(recording.path, "rb").close()
+        return status
     except OSError as error:
         line = f"{shown(recording.path)}: cannot be read ({error.strerror}); put it back, or index it again"
         raise HTTPException(404, line) from error

@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import tempfile
+import time
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
@@ -19,10 +20,11 @@ from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 
 from earshot import audio
-from earshot.types import AudioError
+from earshot.types import AudioError, Seconds
 
 AT_ONCE = 1 << 20
 """Bytes of a body that are written to disk at a time."""
+STALE: Seconds = 86_400.0
 LONGEST_NAME = 180
 """Bytes of a file name, its ending and a number aside; most systems take 255."""
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
@@ -101,6 +103,14 @@ def keep(part: Path, name: str) -> Path:
             else:
                 os.replace(part, path)
                 return path
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a server that was killed while it took a recording in has left, a day ago or earlier."""
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > STALE:
+                part.unlink()
 
 
 def file_name(name: str) -> str:
