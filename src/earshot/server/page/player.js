@@ -235,7 +235,7 @@ export class Player {
   #rescale(by) {
     const at = SPANS.findIndex((span) => span >= this.#span - 0.01);
     this.#zoom = SPANS[Math.min(Math.max(0, at + by), SPANS.length - 1)];
-    this.#draw((this.stretch.start + this.stretch.end) / 2, this.#zoom);
+    this.#draw(this.playing ? this.time : (this.stretch.start + this.stretch.end) / 2, this.#zoom);
   }
 
   /** Shows the window of `span` seconds around `middle`. */
