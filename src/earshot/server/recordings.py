@@ -133,7 +133,7 @@ async def upload(
     return Uploaded(name=path.name)
 
 
-@router.delete("/recordings/{id}", status_code=204, responses=problems(404, 422, 503))
+@router.delete("/recordings/{id}", status_code=204, response_model=None, responses=problems(404, 422, 503))
 async def remove(request: Request, id: Id, service: Served) -> None:
     """Take a recording out of the library. Its file stays, unless it was uploaded here: then it goes too."""
     recording = await service.recording(id)
