@@ -1,0 +1,107 @@
+// The calls to the server. Whatever goes wrong is an Error whose message is one line for people.
+
+const LEAST_PROBABILITY = 0.02; // what has less is never shown
+const MOST_HITS = 200;
+const PASSAGES = 6;
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer; see whether earshot serve still runs.");
+  }
+  if (response.ok) return response;
+  const told = await response.json().catch(() => ({}));
+  throw new Error(detail(told, response.status));
+}
+
+function detail(told, status) {
+  return typeof told.detail === "string" ? told.detail : `The server refused it (${status}).`;
+}
+
+const json = async (path, options) => (await request(path, options)).json();
+const query = (values) => new URLSearchParams(values).toString();
+
+/** Hits or passages. `wanted`: {mode} and q, or like, start and end, or sound (a Blob). */
+export function search({ mode, q, like, start, end, sound }, signal) {
+  const limits = mode === "ask" ? { top: PASSAGES } : { top: MOST_HITS, threshold: LEAST_PROBABILITY };
+  if (sound) return json(`api/${mode}?${query(limits)}`, { method: "POST", body: sound, signal });
+  const wanted = like === undefined ? { q } : { like, start, end };
+  return json(`api/${mode}?${query({ ...wanted, ...limits })}`, { signal });
+}
+
+/** The answer to a question, piece by piece; returns a function that stops it. */
+export function answer(q, { onText, onAnswer, onError }) {
+  const source = new EventSource(`api/answer?${query({ q, top: PASSAGES })}`);
+  source.addEventListener("text", (event) => onText(JSON.parse(event.data)));
+  source.addEventListener("answer", (event) => {
+    source.close();
+    onAnswer(JSON.parse(event.data));
+  });
+  source.addEventListener("error", (event) => {
+    source.close();
+    onError(event.data ? JSON.parse(event.data).detail : "The answer broke off; ask again.");
+  });
+  return () => source.close();
+}
+
+export const status = () => json("api/status");
+export const recordings = () => json("api/recordings");
+export const remove = (id) => request(`api/recordings/${id}`, { method: "DELETE" });
+export const peaks = (id, start, end, n, signal) => json(`api/peaks/${id}?${query({ start, end, n })}`, { signal });
+export const audioAddress = (id) => `api/audio/${id}`;
+export const clipAddress = (id, start, end) =>
+  `api/clip/${id}?${query({ start: start.toFixed(3), end: end.toFixed(3) })}`;
+
+/** Hits as a file: {blob, name}. */
+export async function exported(format, hits) {
+  const body = JSON.stringify({ format, hits });
+  const response = await request("api/export", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body,
+  });
+  const named = /filename="?([^";]+)/.exec(response.headers.get("Content-Disposition") ?? "");
+  return { blob: await response.blob(), name: named?.[1] ?? `hits.${format}` };
+}
+
+/** Sends a recording to be indexed; `onSent(share)` is told how much of it is there. */
+export function upload(file, onSent) {
+  return new Promise((resolve, reject) => {
+    const sending = new XMLHttpRequest(); // fetch does not tell how much is sent
+    sending.open("POST", `api/recordings?${query({ name: file.name })}`);
+    sending.responseType = "json";
+    sending.upload.onprogress = (event) => onSent(event.loaded / event.total);
+    sending.onload = () =>
+      sending.status < 300
+        ? resolve(sending.response)
+        : reject(new Error(detail(sending.response ?? {}, sending.status)));
+    sending.onerror = () => reject(new Error("it could not be sent: the server broke off or does not answer"));
+    sending.send(file);
+  });
+}
+
+export const indexing = () => json("api/indexing");
+
+/** Calls `onState` while something is indexed; resolves with the last state. */
+export function watchIndexing(onState) {
+  return new Promise((resolve, reject) => {
+    const source = new EventSource("api/indexing/events");
+    const told = (event) => {
+      const state = JSON.parse(event.data);
+      onState(state);
+      if (!state.running) {
+        source.close();
+        resolve(state);
+      }
+    };
+    source.onmessage = told;
+    source.addEventListener("progress", told);
+    source.onerror = () => {
+      source.close(); // the server ends the stream when all is done
+      indexing().then(resolve, reject);
+    };
+  });
+}

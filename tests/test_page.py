@@ -1,0 +1,592 @@
+"""The page of `earshot serve` in a real browser: searched in every way, looked at, listened to, added to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import soundfile
+
+from earshot import audio
+from earshot.types import Clip
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
+pytest.importorskip("fastapi", reason="the server is missing: pip install 'earshot[serve]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing: apt-get install chromium")
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+WORD = SAMPLES / "lecture.opus@43.2-44.1"  # "gradient", and what is around it
+MARKUP = "<b>notes<b> & <img src=x onerror=alert(1)>.ogg"
+ANSWER = ["The widow of the light", "house keeper paid [1].\n", "<b>Nobody</b> else did [1, 2]."]
+
+
+class Model(BaseHTTPRequestHandler):
+    """A model behind an OpenAI-compatible endpoint that says ANSWER to everything."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for piece in ANSWER:
+            event = {"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]}
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def earshot(*arguments: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "earshot", *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page")
+
+
+def served(library: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+    """A server, and the address that it prints."""
+    command = [sys.executable, "-m", "earshot", "-l", str(library), "serve", "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    address = re.search(r"http://\S+", line)
+    assert address, line
+    return process, address[0]
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """Where the samples are served, one of them under a name that holds HTML, with a model that answers."""
+    talks = folder / "talks"
+    talks.mkdir()
+    for name in ("lecture.opus", "podcast.m4a", "council-meeting.mp3"):
+        shutil.copy(SAMPLES / name, talks)
+    soundfile.write(talks / "court.aiff", audio.load(Clip(str(SAMPLES / "court-hearing.opus"))), 16_000)
+    shutil.copy(SAMPLES / "field-notes.ogg", talks / MARKUP)
+    earshot("-l", folder / "library", "index", talks)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Model) as model:
+        threading.Thread(target=model.serve_forever, daemon=True).start()
+        process, address = served(
+            folder / "library", "--endpoint", f"http://127.0.0.1:{model.server_port}/v1", "--model", "toy"
+        )
+        yield address
+        process.terminate()
+        process.communicate(timeout=20)
+        model.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(folder: Path) -> Iterator[Any]:
+    """Chromium whose microphone hears "gradient"."""
+    spoken = folder / "spoken.wav"
+    earshot("clip", WORD, spoken)
+    arguments = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+    arguments.append(f"--use-file-for-fake-audio-capture={spoken}%noloop")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """A page that is open, and what it did."""
+
+    page: Any
+    address: str
+    troubles: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def open(self, path: str = "") -> None:
+        self.page.goto(self.address + path)
+        playwright.expect(self.page.locator("#open-recordings")).to_have_text(re.compile("^[0-9]+ recording"))
+
+    def search(self, text: str) -> None:
+        self.page.fill("#query", text)
+        self.page.press("#query", "Enter")
+
+    def told(self, line: str | re.Pattern[str]) -> None:
+        """Wait until the page says how much it found."""
+        playwright.expect(self.page.locator("#count")).to_have_text(line, timeout=15_000)
+
+    @property
+    def chips(self) -> Any:
+        return self.page.locator(".chip:visible")
+
+    @property
+    def paused(self) -> bool:
+        return bool(self.page.evaluate("document.querySelector('#audio').paused"))
+
+    @property
+    def time(self) -> float:
+        return float(self.page.evaluate("document.querySelector('#audio').currentTime"))
+
+    def plays_after(self, start: float) -> None:
+        """Wait until it plays, not much behind `start`."""
+        deadline = time.monotonic() + 10
+        while (self.paused or not start < self.time) and time.monotonic() < deadline:
+            self.page.wait_for_timeout(50)
+        assert start < self.time < start + 5
+        assert not self.paused
+
+    @property
+    def shown(self) -> tuple[float, float]:
+        """What the waveform is of, in seconds."""
+        start, _, end = self.page.locator(".ruler span").all_text_contents()
+        return seconds(start), seconds(end)
+
+
+def seconds(clock: str) -> float:
+    minutes, rest = clock.split(":")
+    return int(minutes) * 60 + float(rest)
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """Of the browser's window; tests may bring others."""
+    return {}
+
+
+@pytest.fixture
+def visit(browser: Any, address: str, settings: dict[str, Any]) -> Iterator[Visit]:
+    """The page, opened. Whatever a test does: nothing on the console, and nothing asked of other hosts."""
+    with browser.new_context(accept_downloads=True, permissions=["microphone"], **settings) as context:
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        visit = Visit(page, address)
+        page.on("console", lambda message: visit.troubles.append(message.text))
+        page.on("pageerror", lambda error: visit.troubles.append(str(error)))
+        page.on("dialog", lambda dialog: visit.troubles.append(dialog.message))
+        page.on("request", lambda request: visit.requests.append(request.url))
+        visit.open()
+        yield visit
+        assert visit.troubles == []
+        assert {urlsplit(url).netloc for url in visit.requests if not url.startswith(("blob:", "data:"))} == {
+            urlsplit(address).netloc
+        }
+
+
+def test_a_word_is_found_and_played_from_the_hit(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told("7 hits for “gradient” in 2 recordings")
+    assert visit.page.locator(".card h2:visible").all_text_contents() == ["lecture.opus", "podcast.m4a"]
+    assert visit.page.locator(".card:first-child .mark").count() == 5
+    times = [seconds(text) for text in visit.page.locator(".card:first-child .when").all_text_contents()]
+    assert times == sorted(times)
+    assert visit.paused  # nothing plays unasked
+    visit.chips.first.click()
+    visit.plays_after(times[0] - 0.3)
+    assert visit.page.get_attribute("#play", "aria-label") == "Pause"
+    visit.page.click("#play")
+    assert visit.paused
+    visit.page.locator(".card").nth(1).locator(".chip").first.click()
+    visit.plays_after(18)
+    assert visit.page.locator("#player-name").text_content() == "podcast.m4a"
+    assert visit.page.locator("[aria-current]").count() == 1
+
+
+def test_what_browsers_cannot_decode_is_played_all_the_same(visit: Visit) -> None:
+    visit.search("whistling")
+    visit.told(re.compile("^1 hit"))
+    start = seconds(visit.chips.first.locator(".when").text_content())
+    visit.chips.first.click()
+    playwright.expect(visit.page.locator("#audio")).to_have_attribute("src", re.compile("^api/clip/"))
+    playwright.expect(visit.page.locator("#player-time")).to_have_text(re.compile(r"^0:(29|3\d)\."))
+    assert start == pytest.approx(28.3, abs=0.3)
+
+
+def test_time_lines_are_clicked_to_go_there(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    line = visit.page.locator(".card:first-child .timeline")
+    width = line.bounding_box()["width"]
+    line.click(position={"x": width * 6.9 / 58, "y": 20})  # on the first hit
+    visit.plays_after(6.2)
+    assert visit.page.locator("[aria-current] .when").text_content() == "0:06.7"
+    line.click(position={"x": width * 0.6, "y": 20})  # where there is none
+    visit.plays_after(34)
+    assert visit.page.locator("[aria-current]").count() == 0
+
+
+def test_the_threshold_applies_at_once(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("^7 hits"))
+    asked = len(visit.requests)
+    visit.page.locator("#threshold").fill("80")
+    visit.told("6 hits for “gradient” in 2 recordings")
+    assert visit.page.locator("#least-shown").text_content() == "80 %"
+    assert visit.chips.count() == visit.page.locator(".mark:visible").count() == 6
+    visit.page.locator("#threshold").fill("94")
+    visit.told("5 hits for “gradient” in 1 recording")
+    assert visit.page.locator(".card:visible").count() == 1
+    visit.page.locator("#threshold").press("End")
+    visit.page.locator("#threshold").fill("98")
+    visit.told(re.compile("No hit .* move the slider|^[1-5] hits?"))
+    assert not [url for url in visit.requests[asked:] if "/api/find" in url]
+
+
+def test_a_question_brings_passages_with_times_and_words(visit: Visit) -> None:
+    visit.page.fill("#query", "who paid for the telescope?")
+    assert visit.page.is_checked("[value=ask]")  # it looks like one
+    visit.page.press("#query", "Enter")
+    visit.told(re.compile(r"\d passages that may answer, best first"))
+    card = visit.page.locator(".card").first
+    assert card.locator("h2").text_content() == "council-meeting.mp3"
+    assert card.locator(".kind").text_content() == "machine-heard"
+    text = card.locator("blockquote").text_content()
+    assert text.count(card.locator("blockquote mark").text_content()) == 1  # what is said there varies a little
+    assert re.fullmatch(r"0:\d\d–0:\d\d", card.locator(".beside").text_content())
+    assert card.locator(".timeline .passage").count() == card.locator(".timeline .best").count() == 1
+    words = card.locator(".chip.word").all_text_contents()
+    assert any(re.fullmatch(r"telescope0:\d\d\.\d\d\d %", word) for word in words), words
+    card.locator(".chip.word", has_text="telescope").first.click()
+    visit.plays_after(13)
+    assert visit.page.locator("#more").is_enabled()
+    card.locator(".chip.play").click()
+    visit.plays_after(16.5)
+    assert visit.page.locator("#more").is_disabled()  # a passage is too long for an example
+    assert not visit.page.is_visible("#threshold")
+
+
+def test_words_or_a_question_is_a_guess_that_may_be_overruled(visit: Visit) -> None:
+    for text, mode in (("gradient", "find"), ("where is the", "ask"), ("where", "find"), ("bread?", "ask")):
+        visit.page.fill("#query", text)
+        assert visit.page.is_checked(f"[value={mode}]"), text
+    visit.page.check("[value=find]", force=True)
+    visit.page.fill("#query", "how is the bread?")
+    assert visit.page.is_checked("[value=find]")
+    visit.page.fill("#query", "")
+    visit.page.fill("#query", "how is the bread?")
+    assert visit.page.is_checked("[value=ask]")
+
+
+def test_an_answer_is_written_when_asked_for_and_cites_what_can_be_played(visit: Visit) -> None:
+    visit.search("who paid for the telescope?")
+    visit.told(re.compile("passages"))
+    assert not any("/api/answer" in url for url in visit.requests)  # nothing is sent unasked
+    visit.page.click("#answer button")
+    text = visit.page.locator("#answer .text")
+    playwright.expect(text).to_have_text("The widow of the lighthouse keeper paid 1. <b>Nobody</b> else did 12.")
+    assert text.locator("b").count() == 0
+    citations = text.locator("button")
+    playwright.expect(citations).to_have_text(["1", "1", "2"])
+    citations.first.click()
+    visit.plays_after(0)
+    assert visit.page.locator("#player-name").text_content() == "council-meeting.mp3"
+
+
+def test_a_word_said_to_the_microphone_is_found(visit: Visit) -> None:
+    visit.page.click("#record")
+    visit.page.wait_for_selector("#record.recording")
+    assert visit.page.get_attribute("#record", "aria-label") == "Stop recording and search"
+    playwright.expect(visit.page.locator("#record")).to_have_text("0:01")
+    visit.page.click("#record")
+    visit.told(re.compile("^[1-9].* like your recording in"))
+    assert "lecture.opus" in visit.page.locator(".card h2:visible").all_text_contents()
+    assert visit.page.locator("#record.recording").count() == 0
+
+
+def test_a_recording_that_is_cancelled_is_not_sent(visit: Visit) -> None:
+    visit.page.click("#record")
+    visit.page.wait_for_selector("#record.recording")
+    visit.page.keyboard.press("Escape")
+    playwright.expect(visit.page.locator("#record.recording")).to_have_count(0)
+    assert visit.page.is_hidden("#results")
+    assert not any("/api/find" in url for url in visit.requests)
+
+
+def dropped(page: Any, target: str, files: list[tuple[str, bytes]]) -> None:
+    """Drag files over the page and drop them on one of the two places that then appear."""
+    transfer = page.evaluate_handle(
+        """files => {
+            const transfer = new DataTransfer();
+            for (const [name, bytes] of files) transfer.items.add(new File([new Uint8Array(bytes)], name));
+            return transfer;
+        }""",
+        [[name, list(content)] for name, content in files],
+    )
+    page.dispatch_event("body", "dragenter", {"dataTransfer": transfer})
+    page.wait_for_selector("#drop", state="visible")
+    page.dispatch_event(f"#drop [data-for={target}] strong", "dragover", {"dataTransfer": transfer})
+    page.dispatch_event(f"#drop [data-for={target}] strong", "drop", {"dataTransfer": transfer})
+
+
+def test_a_sound_file_is_dropped_or_chosen_as_an_example(visit: Visit, folder: Path) -> None:
+    spoken = folder / "spoken.wav"
+    dropped(visit.page, "search", [("said.wav", spoken.read_bytes())])
+    visit.told(re.compile(r"^[1-9].* like said\.wav in"))
+    assert visit.page.is_hidden("#drop")
+    assert "0:43.2" in visit.page.locator(".when").all_text_contents()
+    with visit.page.expect_file_chooser() as chooser:
+        visit.page.click("#choose-example")
+    chooser.value.set_files(spoken)
+    visit.told(re.compile(r"^[1-9].* like spoken\.wav in"))
+    question = folder / "question.wav"
+    earshot("clip", SAMPLES / "council-meeting.mp3@11.9-14.8", question)
+    visit.page.check("[value=ask]", force=True)
+    dropped(visit.page, "search", [("question.wav", question.read_bytes())])
+    visit.told(re.compile("passages"))
+    assert visit.page.locator(".card h2").first.text_content() == "council-meeting.mp3"
+    dropped(visit.page, "search", [("notes.txt", b"no sound")])
+    playwright.expect(visit.page.locator("#trouble")).to_contain_text("example")
+    assert visit.page.is_hidden("#results")
+    visit.troubles.clear()  # the browser notes that it was refused
+
+
+def test_more_like_a_stretch_that_is_dragged_on_the_waveform(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    visit.page.wait_for_selector("#player:visible")
+    visit.page.wait_for_load_state("networkidle")
+    box = visit.page.locator("#waveform").bounding_box()
+    start, end = visit.shown
+    x = [box["x"] + box["width"] * (moment - start) / (end - start) for moment in (43.3, 43.95)]
+    visit.page.mouse.move(x[0], box["y"] + 30)
+    visit.page.mouse.down()
+    for step in range(1, 6):
+        visit.page.mouse.move(x[0] + (x[1] - x[0]) * step / 5, box["y"] + 30)
+    visit.page.mouse.up()
+    selected = visit.page.locator("#player-selection").text_content()
+    first, last = map(seconds, re.fullmatch(r"selected (.*)–(.*)", selected).groups())
+    assert first == pytest.approx(43.3, abs=0.05)
+    assert last == pytest.approx(43.95, abs=0.05)
+    visit.page.click("#more")
+    visit.told(re.compile(r"^[1-9].* like lecture\.opus 0:43\.\d\d–0:4[34]\.\d\d in"))
+    asked = parse_qs(urlsplit(visit.page.url).query)
+    assert float(asked["start"][0]) == pytest.approx(first, abs=0.01)
+    times = [seconds(text) for text in visit.page.locator(".card:first-child .when").all_text_contents()]
+    assert any(abs(moment - 54.9) < 0.5 for moment in times)  # where it is said once more
+
+
+def test_recordings_are_added_found_in_and_removed(visit: Visit, folder: Path) -> None:
+    added = folder / "added.wav"
+    earshot("clip", SAMPLES / "lecture.opus@40-50", added)
+    visit.page.click("#open-recordings")
+    assert visit.page.locator("#recording-list li").count() == 5
+    with visit.page.expect_file_chooser() as chooser:
+        visit.page.click("#add")
+    chooser.value.set_files([added, Path(__file__)])
+    playwright.expect(visit.page.locator("#adding progress")).to_be_visible()
+    playwright.expect(visit.page.locator("#adding p")).to_have_text("1 recording added.", timeout=30_000)
+    assert visit.page.locator("#adding li").text_content().startswith("test_page.py: ")
+    assert visit.page.is_hidden("#adding progress")
+    assert visit.page.locator("#open-recordings").text_content().startswith("6 recordings")
+    visit.troubles.clear()  # the browser notes that one was refused
+    visit.search("gradient")
+    visit.told("8 hits for “gradient” in 3 recordings")
+    visit.page.click("#open-recordings")
+    remove = visit.page.locator("#recording-list li", has_text="added.wav").locator("button", has_text="Remove")
+    remove.click()
+    visit.page.click("#recording-list .sure")
+    playwright.expect(visit.page.locator("#recording-list li")).to_have_count(5)
+    visit.page.keyboard.press("Escape")
+    visit.page.reload()
+    visit.told("7 hits for “gradient” in 2 recordings")
+
+
+def test_hits_that_are_shown_are_exported(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    visit.page.locator("#threshold").fill("94")
+    visit.told(re.compile("^5 hits"))
+
+    def exported(kind: str) -> tuple[str, bytes]:
+        with visit.page.expect_download() as download:
+            visit.page.click(f"[data-format={kind}]")
+        return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+    name, content = exported("csv")
+    assert name == "hits.csv"
+    rows = list(csv.DictReader(io.StringIO(content.decode())))
+    assert len(rows) == 5
+    assert {row["query"] for row in rows} == {"gradient"}
+    assert all(float(row["probability"]) >= 0.94 for row in rows)
+    name, content = exported("srt")
+    assert name == "hits.srt"
+    assert content.decode().count(" --> ") == 5
+    name, content = exported("zip")
+    assert name == "hits.zip"
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert len(archive.namelist()) == 5
+        assert all(archive.read(name).startswith(b"RIFF") for name in archive.namelist())
+    with visit.page.expect_download() as download:
+        visit.page.click("#save")
+    assert download.value.suggested_filename.endswith(".wav")
+    assert Path(download.value.path()).read_bytes().startswith(b"RIFF")
+
+
+def test_keys(visit: Visit) -> None:
+    visit.page.keyboard.press("/")
+    visit.page.keyboard.type("gradient")  # letters that are keys elsewhere
+    visit.page.keyboard.press("Enter")
+    visit.told(re.compile("7 hits"))
+
+    def current() -> str:
+        return str(visit.page.locator("[aria-current] .when").text_content())
+
+    assert current() == "0:43.4"
+    visit.page.keyboard.press("n")
+    assert current() == "0:54.9"
+    visit.plays_after(54.5)
+    visit.page.keyboard.press("j")
+    assert visit.page.locator("#player-name").text_content() == "podcast.m4a"
+    visit.page.keyboard.press("p")
+    visit.page.keyboard.press("k")
+    assert current() == "0:43.4"
+    visit.plays_after(43)
+    visit.page.keyboard.press(" ")
+    assert visit.paused
+    before = visit.time
+    visit.page.keyboard.press("ArrowLeft")
+    assert visit.time == pytest.approx(before - 1, abs=0.1)
+    visit.page.keyboard.press("[")
+    visit.page.keyboard.press("ArrowRight")
+    visit.page.keyboard.press("]")
+    first, last = map(
+        seconds, visit.page.locator("#player-selection").text_content().removeprefix("selected ").split("–")
+    )
+    assert (first, last) == (pytest.approx(before - 1, abs=0.1), pytest.approx(before, abs=0.1))
+    visit.page.keyboard.press("?")
+    assert visit.page.is_visible("#keys")
+    visit.page.keyboard.press("Escape")
+    assert visit.page.is_hidden("#keys")
+    visit.page.keyboard.press("m")
+    visit.told(re.compile("like lecture.opus"))
+
+
+def test_links_and_back_work(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("^7 hits"))
+    assert visit.page.title() == "gradient – Earshot"
+    visit.search("who paid for the telescope?")
+    visit.told(re.compile("passages"))
+    assert parse_qs(urlsplit(visit.page.url).query) == {"mode": ["ask"], "q": ["who paid for the telescope?"]}
+    visit.page.go_back()
+    visit.told(re.compile("^7 hits for “gradient”"))
+    assert visit.page.input_value("#query") == "gradient"
+    visit.page.go_back()
+    playwright.expect(visit.page.locator("h1")).to_be_visible()
+    assert visit.page.is_hidden("#results")
+    assert visit.page.is_hidden("#player")
+    visit.open("?mode=ask&q=telescope")
+    visit.told(re.compile("passages"))
+    assert visit.page.is_checked("[value=ask]")
+
+
+def test_a_name_that_holds_html_is_text(visit: Visit) -> None:
+    visit.search("falcon")
+    visit.told(re.compile("^1 hit"))
+    assert visit.page.locator(".card h2").text_content() == MARKUP
+    assert visit.page.locator("#player-name").text_content() == MARKUP
+    visit.page.click("#open-recordings")
+    assert MARKUP in visit.page.locator("#recording-list .name").all_text_contents()
+    assert visit.page.locator("main img, dialog img, #player img").count() == 0
+    visit.page.locator("#recording-list .name", has_text="notes").click()
+    visit.plays_after(0)
+    visit.search("<i>falcon</i>")
+    visit.told(re.compile("“<i>falcon</i>”"))
+    assert visit.page.locator("main i").count() == 0
+
+
+def test_what_cannot_be_searched_for_is_told_in_one_line(visit: Visit) -> None:
+    visit.search("?!")
+    playwright.expect(visit.page.locator("#trouble")).to_be_visible()
+    assert "\n" not in visit.page.locator("#trouble").text_content()
+    visit.troubles.clear()  # the browser notes that it was refused
+    visit.search("zzyzxq")
+    visit.told(re.compile("^No hit for “zzyzxq”|^[1-9]"))
+    assert visit.page.is_hidden("#trouble")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"viewport": {"width": 375, "height": 667}, "has_touch": True, "is_mobile": True}]
+)
+def test_on_a_phone_all_is_within_reach(visit: Visit) -> None:
+    def fits() -> None:
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == 375
+        targets = visit.page.evaluate("""() => [...document.querySelectorAll("button, a, label, [type=range]")]
+            .map(target => [target.outerHTML.slice(0, 80), target.getBoundingClientRect().toJSON()])""")
+        for what, box in targets:
+            if box["width"]:  # it is shown
+                assert box["height"] >= 43.9, what
+                assert box["left"] >= 0 and box["right"] <= 375, what
+
+    fits()
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    fits()
+    visit.chips.first.tap()
+    visit.plays_after(6)
+    visit.page.locator(".card").last.scroll_into_view_if_needed()
+    visit.search("who paid for the telescope?")
+    visit.told(re.compile("passages"))
+    fits()
+    visit.page.tap("#open-recordings")
+    fits()
+
+
+def luminance(visit: Visit, selector: str, what: str) -> float:
+    color = visit.page.evaluate(f"getComputedStyle(document.querySelector('{selector}')).{what}")
+    return sum(map(int, re.findall(r"\d+", color)[:3])) / 3 / 255
+
+
+@pytest.mark.parametrize("settings", [{"color_scheme": "dark"}, {"color_scheme": "light"}])
+def test_dark_and_light(visit: Visit, settings: dict[str, Any]) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    dark = settings["color_scheme"] == "dark"
+    for selector in ("body", ".card", "#player"):
+        assert (luminance(visit, selector, "backgroundColor") < 0.2) == dark
+        assert (luminance(visit, selector, "color") > 0.8) == dark
+
+
+@pytest.mark.parametrize("settings", [{"color_scheme": "dark"}, {"color_scheme": "light"}])
+def test_axe_finds_nothing_that_is_hard_to_use(visit: Visit) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+
+    def accessible() -> None:
+        found = axe.Axe().run(visit.page).response["violations"]
+        assert not found, [(rule["id"], [node["html"][:100] for node in rule["nodes"]]) for rule in found]
+
+    accessible()
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    accessible()
+    visit.search("who paid for the telescope?")
+    visit.told(re.compile("passages"))
+    accessible()
+    visit.page.click("#open-recordings")
+    accessible()
+
+
+def test_a_library_without_recordings_invites_to_add_some(browser: Any, folder: Path) -> None:
+    process, address = served(folder / "empty")
+    try:
+        page = browser.new_page()
+        page.goto(address)
+        playwright.expect(page.locator("#open-recordings")).to_have_text("Add recordings")
+        page.click("#open-recordings")
+        playwright.expect(page.locator("#held")).to_contain_text("None yet")
+        page.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
