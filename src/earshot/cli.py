@@ -80,12 +80,11 @@ def _open(context: click.Context, _: click.Parameter, folder: str | None) -> Lib
     return library
 
 
-def _answered(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the parameter `endpoint`: what shall answer, or None. Without --answer nothing is ever sent."""
+def _endpoint(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the parameter `endpoint`: what may answer; None where none is named, or there is no --answer."""
     options = (
-        click.option("--answer", is_flag=True, help="Have a model answer from the passages, and cite them."),
         click.option(
-            "--endpoint", metavar="URL", envvar="EARSHOT_ENDPOINT", help="Where it is, as in http://localhost:11434."
+            "--endpoint", "url", metavar="URL", envvar="EARSHOT_ENDPOINT", help="Of it, as in http://localhost:11434."
         ),
         click.option("--model", metavar="NAME", envvar="EARSHOT_MODEL", help="Which of the models there."),
         click.option(
@@ -106,38 +105,20 @@ def _answered(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 
     @wraps(command)
-    def given(
-        answer: bool,
-        endpoint: str | None,
-        model: str | None,
-        send: Literal["text", "audio"],
-        timeout: float,
-        **others: Any,
-    ) -> Any:
-        if not answer:
-            source = click.get_current_context().get_parameter_source
-            if any(source(name) is ParameterSource.COMMANDLINE for name in ("endpoint", "model", "send", "timeout")):
-                output.complain("nothing is sent, as there is no --answer")
+    def given(url: str | None, model: str | None, send: Literal["text", "audio"], timeout: float, **others: Any) -> Any:
+        if not url or not others.get("answer", True):
             return command(endpoint=None, **others)
-        return command(endpoint=_endpoint(endpoint, model, send, timeout), **others)
+        from earshot.answer import Endpoint
+
+        try:
+            endpoint = Endpoint(url, model, os.environ.get("EARSHOT_API_KEY") or None, send, timeout)
+        except AnswerError as error:
+            raise click.UsageError(str(error)) from error
+        return command(endpoint=endpoint, **others)
 
     for option in reversed(options):
         given = option(given)
     return given
-
-
-def _endpoint(url: str | None, model: str | None, send: Literal["text", "audio"], timeout: float) -> Endpoint:
-    if not url:
-        raise click.UsageError(
-            "--answer needs an OpenAI-compatible endpoint: --endpoint URL or EARSHOT_ENDPOINT=URL, as in"
-            " http://localhost:11434 (Ollama)."
-        )
-    from earshot.answer import Endpoint
-
-    try:
-        return Endpoint(url, model, os.environ.get("EARSHOT_API_KEY") or None, send, timeout)
-    except AnswerError as error:
-        raise click.UsageError(str(error)) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -293,7 +274,8 @@ def find(
 @click.option("--top", metavar="K", type=click.IntRange(1), default=5, show_default=True, help="Passages to show.")
 @click.option("--in", "within", metavar="GLOB", help="Only recordings whose path ends like this; or a folder.")
 @output.format_options("table", "json")
-@_answered
+@click.option("--answer", is_flag=True, help="Have a model answer from the passages, and cite them.")
+@_endpoint
 @_library
 def ask(
     question: tuple[str, ...],
@@ -301,6 +283,7 @@ def ask(
     top: int,
     within: str | None,
     format: str | None,
+    answer: bool,
     endpoint: Endpoint | None,
     library: Library,
 ) -> None:
@@ -316,6 +299,14 @@ def ask(
     """
     if bool(question) == (spoken is not None):
         raise click.UsageError("Type one QUESTION, or give a spoken one with --like FILE[@START-END].")
+    if answer and endpoint is None:
+        raise click.UsageError(
+            "--answer needs an OpenAI-compatible endpoint: --endpoint URL or EARSHOT_ENDPOINT=URL, as in"
+            " http://localhost:11434 (Ollama)."
+        )
+    source = click.get_current_context().get_parameter_source
+    if not answer and any(source(name) is ParameterSource.COMMANDLINE for name in ("url", "model", "send", "timeout")):
+        output.complain("nothing is sent, as there is no --answer")
     asked = spoken or " ".join(question)
     passages = library.ask(asked, top=top, within=_glob(within))
     if passages:
@@ -467,24 +458,14 @@ def status(as_json: bool, library: Library) -> None:
 @click.option(
     "--token", metavar="SECRET", envvar="EARSHOT_TOKEN", help="What clients must show; needed where others can connect."
 )
-@click.option("--endpoint", metavar="URL", envvar="EARSHOT_ENDPOINT", help="Who may be asked to answer, as for `ask`.")
-@click.option("--model", metavar="NAME", envvar="EARSHOT_MODEL", help="Which of the models there.")
-@click.option("--send", type=click.Choice(["text", "audio"]), help="What it gets: words or sound.  [default: text]")
+@_endpoint
 @_library
-def serve(
-    host: str,
-    port: int,
-    token: str | None,
-    endpoint: str | None,
-    model: str | None,
-    send: Literal["text", "audio"] | None,
-    library: Library,
-) -> int:
+def serve(host: str, port: int, token: str | None, endpoint: Endpoint | None, library: Library) -> int:
     """Search and listen in a browser, and let other programs search over HTTP.
 
     The page is at the address that is printed, and what programs can ask at /openapi.json. Only this machine can
-    connect unless --host says otherwise. Nothing is sent to --endpoint before somebody asks for an answer. Needs
-    pip install 'earshot[serve]'.
+    connect unless --host says otherwise. The model at --endpoint, if you name one, is asked when somebody wants an
+    answer, as by `ask --answer`; nothing is sent before. Needs pip install 'earshot[serve]'.
     """
     if token == "":
         raise click.UsageError("The token is empty; name a secret.")
@@ -492,9 +473,8 @@ def serve(
         from earshot.server.run import serve
     except ModuleNotFoundError as error:
         raise EarshotError(f"the server needs {error.name}: pip install 'earshot[serve]'") from error
-    answers = _endpoint(endpoint, model, send, None) if endpoint else None
     try:
-        serve(library, host, port, token=token, endpoint=answers)
+        serve(library, host, port, token=token, endpoint=endpoint)
     except KeyboardInterrupt:
         output.complain("stopped")
         return STOPPED
