@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import reduce, wraps
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -80,30 +80,37 @@ def _open(context: click.Context, _: click.Parameter, folder: str | None) -> Lib
     return library
 
 
+_ENDPOINT = (  # what answers
+    click.option(
+        "--endpoint", metavar="URL", envvar="EARSHOT_ENDPOINT", help="Where the model is, as in http://localhost:11434."
+    ),
+    click.option("--model", metavar="NAME", envvar="EARSHOT_MODEL", help="Its name there."),
+    click.option(
+        "--send",
+        type=click.Choice(["text", "audio"]),
+        default="text",
+        show_default=True,
+        help="What it gets: words or sound.",
+    ),
+    click.option(
+        "--timeout",
+        metavar="S",
+        type=click.IntRange(1, 86_400),
+        default=120,
+        show_default=True,
+        help="Its longest silence, in seconds.",
+    ),
+)
+
+
+def _with(*options: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[..., Any]:
+    """Give a command several options."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+
+
 def _answered(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the parameter `endpoint`: what shall answer, or None. Without --answer nothing is ever sent."""
-    options = (
-        click.option("--answer", is_flag=True, help="Have a model answer from the passages, and cite them."),
-        click.option(
-            "--endpoint", metavar="URL", envvar="EARSHOT_ENDPOINT", help="Where it is, as in http://localhost:11434."
-        ),
-        click.option("--model", metavar="NAME", envvar="EARSHOT_MODEL", help="Which of the models there."),
-        click.option(
-            "--send",
-            type=click.Choice(["text", "audio"]),
-            default="text",
-            show_default=True,
-            help="What it gets: words or sound.",
-        ),
-        click.option(
-            "--timeout",
-            metavar="S",
-            type=click.IntRange(1, 86_400),
-            default=120,
-            show_default=True,
-            help="Its longest silence, in seconds.",
-        ),
-    )
+    flag = click.option("--answer", is_flag=True, help="Have a model answer from the passages, and cite them.")
 
     @wraps(command)
     def given(
@@ -121,9 +128,8 @@ def _answered(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(endpoint=None, **others)
         return command(endpoint=_endpoint(endpoint, model, send, timeout), **others)
 
-    for option in reversed(options):
-        given = option(given)
-    return given
+    answered: Callable[..., Any] = _with(flag, *_ENDPOINT)(given)
+    return answered
 
 
 def _endpoint(url: str | None, model: str | None, send: Literal["text", "audio"], timeout: float) -> Endpoint:
@@ -391,9 +397,7 @@ def status(as_json: bool, library: Library) -> None:
 @click.option(
     "--token", metavar="SECRET", envvar="EARSHOT_TOKEN", help="What clients must show; needed where others can connect."
 )
-@click.option("--endpoint", metavar="URL", envvar="EARSHOT_ENDPOINT", help="Who may be asked to answer, as for `ask`.")
-@click.option("--model", metavar="NAME", envvar="EARSHOT_MODEL", help="Which of the models there.")
-@click.option("--send", type=click.Choice(["text", "audio"]), help="What it gets: words or sound.  [default: text]")
+@_with(*_ENDPOINT)
 @_library
 def serve(
     host: str,
@@ -401,14 +405,15 @@ def serve(
     token: str | None,
     endpoint: str | None,
     model: str | None,
-    send: Literal["text", "audio"] | None,
+    send: Literal["text", "audio"],
+    timeout: float,
     library: Library,
 ) -> int:
     """Search and listen in a browser, and let other programs search over HTTP.
 
     The page is at the address that is printed, and what programs can ask at /openapi.json. Only this machine can
-    connect unless --host says otherwise. Nothing is sent to --endpoint before somebody asks for an answer. Needs
-    pip install 'earshot[serve]'.
+    connect unless --host says otherwise. The model at --endpoint, if you name one, is asked when somebody wants an
+    answer, as by `ask --answer`; nothing is sent before. Needs pip install 'earshot[serve]'.
     """
     if token == "":
         raise click.UsageError("The token is empty; name a secret.")
@@ -416,7 +421,7 @@ def serve(
         from earshot.server.run import serve
     except ModuleNotFoundError as error:
         raise EarshotError(f"the server needs {error.name}: pip install 'earshot[serve]'") from error
-    answers = _endpoint(endpoint, model, send, None) if endpoint else None
+    answers = _endpoint(endpoint, model, send, timeout) if endpoint else None
     try:
         serve(library, host, port, token=token, endpoint=answers)
     except KeyboardInterrupt:
