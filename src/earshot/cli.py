@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from functools import reduce, wraps
+from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -116,8 +116,9 @@ def _endpoint(command: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError(str(error)) from error
         return command(endpoint=endpoint, **others)
 
-    answered: Callable[..., Any] = _with(flag, *_ENDPOINT)(given)
-    return answered
+    for option in reversed(options):
+        given = option(given)
+    return given
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
