@@ -491,6 +491,7 @@ def test_a_damaged_recording_is_named_and_the_rest_goes_in(library: earshot.Libr
         client.post("/api/recordings?name=whole.wav", content=sound)
         (failure,) = idle(client)["failures"]
         assert failure["name"] == "cut.wav" and "cut off" in failure["reason"]
+        assert [path.name for path in (library.path / "recordings").iterdir()] == ["whole.wav"]
         assert "whole.wav" in ids(client)
 
 

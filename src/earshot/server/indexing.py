@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Condition, Lock, Thread
 
 from earshot.api import Library
@@ -43,10 +44,13 @@ class Indexing:
 
 
 class Indexer:
-    """Indexes what is added, in a thread of its own that lives as long as there is something to do."""
+    """Indexes what is added, in a thread of its own that lives as long as there is something to do.
 
-    def __init__(self, library: Library) -> None:
-        self.library = library
+    Files that cannot be indexed are not kept where they are in the folder `uploads`: whoever sent one has it.
+    """
+
+    def __init__(self, library: Library, uploads: Path) -> None:
+        self.library, self.uploads = library, uploads
         self._waiting: list[str] = []
         self._state = Indexing()
         self._news = Condition()  # held for what is above
@@ -124,6 +128,8 @@ class Indexer:
             )
         if progress.failure is not None:
             self._fail([progress.failure])
+            if (path := Path(progress.failure.path)).parent == self.uploads:
+                path.unlink(missing_ok=True)
 
     def _fail(self, failures: Iterator[Failure] | list[Failure]) -> None:
         with self._news:

@@ -49,7 +49,7 @@ class Service:
     @property
     def uploads(self) -> Path:
         """Where recordings that are taken in are kept."""
-        return Path(os.path.abspath(self.library.path), "recordings")
+        return self.indexer.uploads
 
     def prepare(self) -> None:
         """Load the models and the library, so that the first search is quick, and go on with what was left undone."""
