@@ -83,14 +83,16 @@ class Haystack:
         edges = np.unique(pairs.edges[np.searchsorted(pairs.edges, shares)]).tolist()
         return cls(table, pairs.firsts, means, norms, tuple(slice(a, b) for a, b in pairwise(edges)))
 
-    def scan(self, ways: Sequence[Query], encoder: WordEncoder, pool: Executor, most: int) -> list[scores.Spans]:
-        """The spans of greatest cosine with each query, so many at most."""
+    def scan(
+        self, ways: Sequence[Query], encoder: WordEncoder, pool: Executor, most: int, least: float = 0.0
+    ) -> list[scores.Spans]:
+        """The spans of greatest cosine with each query, so many at most, all above `least`."""
         directions = scores.STRIDE * np.stack([way.vector for way in ways]) @ encoder.projection
 
         def scan_part(part: slice) -> list[scores.Spans]:
             similarity = scores.frame_scores(self.pairs[part], directions)
             norms = [{length: self.inverse_norms[length][part] for length in way.lengths} for way in ways]
-            return [scores.candidates(row, norm, most) for row, norm in zip(similarity, norms, strict=True)]
+            return [scores.candidates(row, norm, most, least) for row, norm in zip(similarity, norms, strict=True)]
 
         found = list(pool.map(scan_part, self.parts))
         before = [part.start for part in self.parts]
@@ -228,7 +230,7 @@ def spot(
     left = [k for k, of in enumerate(sought) if of]
     for most in SPOTTED:
         crowded = []
-        for k, places in zip(left, _find(haystack, [sought[k] for k in left], encoder, most), strict=True):
+        for k, places in zip(left, find_each(haystack, [sought[k] for k in left], encoder, most), strict=True):
             found[k] = _hits(haystack, places, words[k], recordings)
             if (places.chances >= LIKELY).sum() > most / 2:
                 crowded.append(k)
@@ -239,19 +241,26 @@ def spot(
 
 def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder) -> Places:
     """The places where what is sought may be said, one way or another; one for all that overlap."""
-    (places,) = _find(haystack, [ways], encoder, CANDIDATES)
+    (places,) = find_each(haystack, [ways], encoder)
     return places
 
 
-def _find(haystack: Haystack, sought: Sequence[Sequence[Query]], encoder: WordEncoder, most: int) -> list[Places]:
-    """The places of each of several things that are sought, from at most so many spans of each way to say it."""
+def find_each(
+    haystack: Haystack,
+    sought: Sequence[Sequence[Query]],
+    encoder: WordEncoder,
+    most: int = CANDIDATES,
+    least: float = 0.0,
+) -> list[Places]:
+    """The places of each of several things that are sought, from at most so many spans of each way to say it, all with
+    a cosine above `least`."""
     if not len(haystack.table.vectors):
         nothing, none = np.zeros(0, np.int64), np.zeros(0, np.float32)
         return [Places(nothing, nothing, none, none) for _ in sought]
     all_ways = [way for ways in sought for way in ways]
     with blas.one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         groups = (all_ways[k : k + TOGETHER] for k in range(0, len(all_ways), TOGETHER))
-        spans = [of for group in groups for of in haystack.scan(group, encoder, pool, most)]
+        spans = [of for group in groups for of in haystack.scan(group, encoder, pool, most, least)]
         found = iter(list(pool.map(lambda some, way: measure(haystack, some, way, encoder), spans, all_ways)))
         each = [[next(found) for _ in ways] for ways in sought]
         return list(pool.map(lambda ways, some: _places(haystack, ways, some, encoder), sought, each))
