@@ -27,8 +27,8 @@ STEP: Seconds = 0.25
 """The last seconds are looked at so often."""
 LOOKED_AT: Seconds = 2.5
 """How many seconds are looked at."""
-AFTER: Seconds = 0.3
-"""What must be heard after the end of a place: until then it may be the beginning of a longer word."""
+AFTER: Seconds = 0.1
+"""What must be heard after the end of a place; on development data more only came later."""
 LEVEL_OF: Seconds = 10.0
 """What tells how loud speech is here."""
 LEAST = 0.4

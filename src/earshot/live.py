@@ -6,6 +6,7 @@ read ahead in a thread of its own in bounded memory. Knows nothing of what is li
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
@@ -27,6 +28,7 @@ from earshot.types import AudioError, EarshotError, Seconds
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
+    from av.audio.resampler import AudioResampler
 
 BLOCK: Seconds = 0.1
 """A source that is live gives blocks of about this length."""
@@ -179,7 +181,7 @@ def _decoded(name: str, url: str, options: dict[str, str]) -> Iterator[Floats]:
     import av
 
     # little is looked at before the first block is given: with the defaults a stream begins many seconds late
-    options = {**options, "fflags": "nobuffer", "probesize": str(1 << 16), "analyzeduration": "1000000"}
+    options = {**options, "probesize": str(1 << 16), "analyzeduration": "1000000"}
     complaint = "cannot be opened as audio"
     try:
         with av.open(url, options=options, metadata_errors="ignore", timeout=TIMEOUT) as container:
@@ -187,7 +189,7 @@ def _decoded(name: str, url: str, options: dict[str, str]) -> Iterator[Floats]:
                 raise AudioError(f"{_printable(name)}: has no audio track; name another source")
             complaint = "broke off"
             resampler = _Mono()
-            for frame in container.decode(container.streams.audio[0]):
+            for frame in itertools.chain(container.decode(container.streams.audio[0]), [None]):
                 yield from resampler(frame)
     except (av.FFmpegError, OSError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).lower()
@@ -195,21 +197,27 @@ def _decoded(name: str, url: str, options: dict[str, str]) -> Iterator[Floats]:
 
 
 class _Mono:
-    """Decoded frames -> mono at 16 kHz, whatever rate and channels come, and should they change."""
+    """Decoded frames -> mono at 16 kHz, whatever rate and channels come, and should they change; None ends them."""
 
     def __init__(self) -> None:
         self._coding: tuple[object, ...] = ()
-        self._resampler: Any = None
+        self._resampler: AudioResampler | None = None
 
-    def __call__(self, frame: AudioFrame) -> Iterator[Floats]:
+    def __call__(self, frame: AudioFrame | None) -> Iterator[Floats]:
         import av
 
-        coding = (frame.format.name, frame.layout.name, frame.sample_rate)
+        coding = (frame.format.name, frame.layout.name, frame.sample_rate) if frame else ()
         if coding != self._coding:
+            if self._resampler is not None:
+                yield from self._resampled(None)
             self._resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
             self._coding = coding
-        frame.pts = None  # a clock that jumps is no matter here
-        for resampled in self._resampler.resample(frame):
+        if frame is not None:
+            frame.pts = None  # a clock that jumps is no matter here
+            yield from self._resampled(frame)
+
+    def _resampled(self, frame: AudioFrame | None) -> Iterator[Floats]:
+        for resampled in self._resampler.resample(frame) if self._resampler else ():
             yield np.nan_to_num(resampled.to_ndarray()[0], posinf=0.0, neginf=0.0)
 
 
@@ -257,4 +265,6 @@ def source(name: str | None, *, rate: int = SAMPLE_RATE, device: str | None = No
 
 
 def _printable(name: str) -> str:
+    """The name of a source for people, without the password of a URL."""
+    name = re.sub(r"(?<=://)[^/@]*@", "", name)
     return name if name.isprintable() else repr(name)
