@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ def wait_until(true: Any) -> None:
 
 
 def test_a_feed_gives_all_blocks_in_order_and_then_nothing() -> None:
-    feed = Feed(iter([SECOND * k for k in range(40)]))
+    feed = Feed(SECOND * k for k in range(40))
     blocks = everything(feed)
     assert [block.samples[0] for block in blocks] == list(range(40)) and not any(block.lost for block in blocks)
     assert feed.take(1.0) == []
@@ -52,7 +52,7 @@ def test_a_feed_gives_all_blocks_in_order_and_then_nothing() -> None:
 def test_a_source_that_can_wait_is_read_only_so_far_ahead() -> None:
     read: list[int] = []
 
-    def source() -> Iterator[Samples]:
+    def source() -> Generator[Samples]:
         for k in range(100):
             read.append(k)
             yield SECOND
@@ -67,7 +67,7 @@ def test_a_source_that_can_wait_is_read_only_so_far_ahead() -> None:
 def test_of_a_live_source_the_oldest_is_dropped_and_counted() -> None:
     read, go_on = threading.Event(), threading.Event()
 
-    def source() -> Iterator[Samples]:
+    def source() -> Generator[Samples]:
         yield from (SECOND * k for k in range(25))
         read.set()
         go_on.wait(10)
@@ -84,7 +84,7 @@ def test_of_a_live_source_the_oldest_is_dropped_and_counted() -> None:
 
 
 def test_what_breaks_a_source_is_raised_after_its_last_block() -> None:
-    def source() -> Iterator[Samples]:
+    def source() -> Generator[Samples]:
         yield SECOND
         raise AudioError("radio: broke off")
 
@@ -97,7 +97,7 @@ def test_what_breaks_a_source_is_raised_after_its_last_block() -> None:
 def test_a_closed_feed_stops_reading() -> None:
     closed = threading.Event()
 
-    def source() -> Iterator[Samples]:
+    def source() -> Generator[Samples]:
         try:
             while True:
                 yield SECOND
@@ -107,7 +107,6 @@ def test_a_closed_feed_stops_reading() -> None:
     feed = Feed(source())
     feed.take(1.0)
     feed.close()
-    del feed
     assert closed.wait(10)
 
 

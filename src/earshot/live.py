@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ BLOCK: Seconds = 0.1
 """A source that is live gives blocks of about this length."""
 AHEAD: Seconds = 10.0
 """So much is read ahead at most; of a live source more than that is lost, the oldest first."""
+PATIENCE: Seconds = 1.0
+"""How long a thread is waited for that reads from a source that is no longer needed."""
 TIMEOUT: Seconds = 20.0
 """A URL that sends nothing for so long is broken."""
 MAX_RATE = 384_000
@@ -57,7 +59,7 @@ class Feed:
     live: a source that does not wait. What is more than AHEAD is dropped, the oldest first; other sources wait.
     """
 
-    def __init__(self, source: Iterator[Floats], *, live: bool = False) -> None:
+    def __init__(self, source: Generator[Floats], *, live: bool = False) -> None:
         self._source, self._live = source, live
         self._blocks: deque[Block] = deque()
         self._held = self._lost = 0
@@ -65,7 +67,8 @@ class Feed:
         self._error: Exception | None = None
         self._changed = threading.Condition()
         # a daemon: a read that never returns must not keep the program alive
-        threading.Thread(target=self._read, name="earshot-feed", daemon=True).start()
+        self._thread = threading.Thread(target=self._read, name="earshot-feed", daemon=True)
+        self._thread.start()
 
     def take(self, most: Seconds) -> list[Block]:
         """The blocks that are there, of about `most` seconds, waiting for the first; none at the end of the source.
@@ -86,21 +89,23 @@ class Feed:
             return taken
 
     def close(self) -> None:
-        """Let the thread end after what it is reading."""
+        """Let the thread end after what it is reading, and wait for that a little."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self._thread.join(PATIENCE)
 
     def _read(self) -> None:
         try:
-            for samples in self._source:
-                arrived = time.monotonic()
-                with self._changed:
-                    if not self._live:
-                        self._changed.wait_for(lambda: self._held < AHEAD * SAMPLE_RATE or self._closed)
-                    if self._closed:
-                        return
-                    self._append(samples, arrived)
+            with closing(self._source):
+                for samples in self._source:
+                    arrived = time.monotonic()
+                    with self._changed:
+                        if not self._live:
+                            self._changed.wait_for(lambda: self._held < AHEAD * SAMPLE_RATE or self._closed)
+                        if self._closed:
+                            return
+                        self._append(samples, arrived)
         except Exception as error:
             self._error = error
         finally:
@@ -124,38 +129,33 @@ class Feed:
         self._changed.notify_all()
 
 
-def pcm(descriptor: int, rate: int = SAMPLE_RATE) -> Iterator[Floats]:
+def pcm(descriptor: int, rate: int = SAMPLE_RATE) -> Generator[Floats]:
     """What comes through a file descriptor as 16-bit little-endian mono PCM. AudioError for a rate out of bounds."""
     if not MIN_SAMPLE_RATE <= rate <= MAX_RATE:
         raise AudioError(f"a rate of {rate} Hz cannot be listened to: {MIN_SAMPLE_RATE} to {MAX_RATE} Hz")
     return _pcm(descriptor, rate)
 
 
-def _pcm(descriptor: int, rate: int) -> Iterator[Floats]:
-    import soxr
+def _pcm(descriptor: int, rate: int) -> Generator[Floats]:
+    import av
 
-    resampler = soxr.ResampleStream(
-        rate, SAMPLE_RATE, 1, dtype="float32", quality="QQ" if rate == SAMPLE_RATE else "HQ"
-    )
-    rest = b""
+    mono, rest = _Mono(), b""
     try:
         # os.read returns what is there; a file object would wait for more, and its lock outlive the thread
         while data := os.read(descriptor, 2 * max(1, round(BLOCK * rate))):
             data = rest + data
-            whole = len(data) - len(data) % 2
-            samples = np.frombuffer(data[:whole], "<i2").astype(np.float32) / np.float32(1 << 15)
-            rest = data[whole:]
-            if rate != SAMPLE_RATE:
-                samples = resampler.resample_chunk(samples)
+            rest = data[len(data) // 2 * 2 :]
+            samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
             if len(samples):
-                yield samples
+                frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+                frame.sample_rate = rate
+                yield from mono(frame)
     except OSError as error:
         raise AudioError(f"standard input cannot be read ({error.strerror}); pipe 16-bit PCM into it") from error
-    if rate != SAMPLE_RATE and len(samples := resampler.resample_chunk(np.zeros(0, np.float32), last=True)):
-        yield samples
+    yield from mono(None)
 
 
-def decoded(source: str) -> Iterator[Floats]:
+def decoded(source: str) -> Generator[Floats]:
     """The first audio track of a URL (http or https), a pipe or a file, as it comes.
 
     AudioError, at once or while it is read, for what cannot be reached or decoded.
@@ -173,11 +173,15 @@ def decoded(source: str) -> Iterator[Floats]:
     except OSError:
         is_file = True  # `audio` says what is wrong with it
     if is_file or os.path.isdir(source):
-        return audio.stream(source, block=1.0)
+        return _file(source)
     return _decoded(source, f"file:{os.path.abspath(source)}", {"protocol_whitelist": "file"})
 
 
-def _decoded(name: str, url: str, options: dict[str, str]) -> Iterator[Floats]:
+def _file(path: str) -> Generator[Floats]:
+    yield from audio.stream(path, block=1.0)
+
+
+def _decoded(name: str, url: str, options: dict[str, str]) -> Generator[Floats]:
     import av
 
     # little is looked at before the first block is given: with the defaults a stream begins many seconds late
@@ -221,7 +225,7 @@ class _Mono:
             yield np.nan_to_num(resampled.to_ndarray()[0], posinf=0.0, neginf=0.0)
 
 
-def microphone(device: str | None = None) -> Iterator[Floats]:
+def microphone(device: str | None = None) -> Generator[Floats]:
     """What a microphone hears: the system's, or the one whose name holds `device` or whose number it is.
 
     EarshotError where the package sounddevice, PortAudio or the microphone is missing.
@@ -245,7 +249,7 @@ def microphone(device: str | None = None) -> Iterator[Floats]:
     return _recorded(opened)
 
 
-def _recorded(opened: Any) -> Iterator[Floats]:
+def _recorded(opened: Any) -> Generator[Floats]:
     import sounddevice
 
     try:
@@ -257,7 +261,7 @@ def _recorded(opened: Any) -> Iterator[Floats]:
         raise AudioError(f"the microphone broke off ({' '.join(str(error).split())})") from error
 
 
-def source(name: str | None, *, rate: int = SAMPLE_RATE, device: str | None = None) -> Iterator[Floats]:
+def source(name: str | None, *, rate: int = SAMPLE_RATE, device: str | None = None) -> Generator[Floats]:
     """Blocks of a source by its name: None the microphone, "-" PCM on standard input, else a URL, pipe or file."""
     if name is None:
         return microphone(device)
