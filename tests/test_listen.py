@@ -74,6 +74,12 @@ def test_an_example_and_a_phrase_are_heard(lecture: Samples) -> None:
     assert [hit.start + 3 for hit in hits] == pytest.approx(GRADIENTS[:3], abs=0.08)
 
 
+def test_a_phrase_may_take_longer_than_is_looked_at_for_words(lecture: Samples) -> None:
+    said = "you take a small step in the opposite direction"
+    (hit,) = heard(Spotter([said]), cut(part(lecture, 16, 24), 0.5))
+    assert (hit.start + 16, hit.end + 16) == pytest.approx((19.56, 22.16), abs=0.1)
+
+
 def test_the_threshold_is_one_of_probability(lecture: Samples) -> None:
     some = part(lecture, 0, 8)
     (hit,) = heard(Spotter(["gradient"], threshold=0.3), cut(some, 1.0))

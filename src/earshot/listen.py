@@ -15,25 +15,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from earshot import blas, encoders, speech
+from earshot.encoders.clock import FRAME_SECONDS
 from earshot.encoders.word import WordEncoder
 from earshot.features import HOP, SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.live import Block, Feed
-from earshot.query import spoken_query, typed_query
+from earshot.query import LONGER, spoken_query, typed_query
 from earshot.search import CANDIDATES, Haystack, find_each
 from earshot.types import Clip, EarshotError, QueryError, Seconds
 
 STEP: Seconds = 0.25
 """The last seconds are looked at so often."""
 LOOKED_AT: Seconds = 2.5
-"""How many seconds are looked at."""
+"""How many seconds are looked at, and more where a query takes longer."""
 AFTER: Seconds = 0.1
 """What must be heard after the end of a place; on development data more only came later."""
 LEVEL_OF: Seconds = 10.0
 """What tells how loud speech is here."""
 LEAST = 0.4
-"""Spans of a lower cosine are not looked at: on development data none of them came to a probability of 0.05."""
-TOGETHER = 12
+"""Spans of a lower cosine are not aligned: that leaves 99 of 100 hits of a probability of 0.05 on development data."""
+TOGETHER = 40
 """Looks that are taken at once where sound comes faster than it is listened to: a few times quicker than one by one."""
 THRESHOLD = 0.3
 
@@ -88,6 +89,8 @@ class Spotter:
             typed_query(query, self.encoder) if isinstance(query, str) else spoken_query(query, self.encoder)
             for query in dict.fromkeys(queries)
         ]
+        longest = max(way.expected for ways in self._ways for way in ways) * FRAME_SECONDS
+        self._looked_at = _frames(max(LOOKED_AT, LONGER * longest + 1))
         self._once = Once()
         self._start(0)
 
@@ -112,14 +115,19 @@ class Spotter:
 
     def places(self, samples: Floats) -> list[Spotted]:
         """The same, with places that were told before: each as often as it is looked at."""
+        size = round(TOGETHER * STEP * SAMPLE_RATE)
+        return [hit for k in range(0, len(samples), size) for hit in self._places(samples[k : k + size])]
+
+    def _places(self, samples: Floats) -> list[Spotted]:
         samples = np.concatenate([self._rest, samples])
         new = log_mel(samples)
         self._rest = samples[len(new) * HOP :]
         self._mel = np.concatenate([self._mel, new])
-        edges = range(self._looked + _STEP, self._first + len(self._mel) + 1, _STEP)
-        found = [hit for k in range(0, len(edges), TOGETHER) for hit in self._look(edges[k : k + TOGETHER], AFTER)]
-        self._looked += _STEP * len(edges)
-        kept = self._mel[-(_LEVEL_OF + _STEP) :]
+        step = _frames(STEP)
+        edges = range(self._looked + step, self._first + len(self._mel) + 1, step)
+        found = self._look(edges, AFTER) if edges else []
+        self._looked += step * len(edges)
+        kept = self._mel[-max(_frames(LEVEL_OF), self._looked_at) - step :]
         self._first += len(self._mel) - len(kept)
         self._mel = kept.copy()  # not the whole of a long block
         return found
@@ -137,7 +145,7 @@ class Spotter:
     def _look(self, edges: Sequence[int], after: Seconds) -> list[Spotted]:
         """Look at the seconds before each of some feature frames, for places that end at least `after` before it."""
         likely = speech.detect(self._mel) > speech.SPEECH
-        bounds = [(max(0, edge - self._first - _LOOKED_AT), edge - self._first) for edge in edges]
+        bounds = [(max(0, edge - self._first - self._looked_at), edge - self._first) for edge in edges]
         spoken = [likely[a // speech.STEP : b // speech.STEP].sum() * speech.FRAME_SECONDS for a, b in bounds]
         bounds = [bound for bound, seconds in zip(bounds, spoken, strict=True) if seconds >= speech.SHORTEST]
         if not bounds:
@@ -208,4 +216,8 @@ def listen(feed: Feed, spotter: Spotter) -> Iterator[Told | Lost]:
 
 
 _NOTHING = np.zeros(0, np.float32)
-_STEP, _LOOKED_AT, _LEVEL_OF = (round(seconds * SAMPLE_RATE / HOP) for seconds in (STEP, LOOKED_AT, LEVEL_OF))
+
+
+def _frames(seconds: Seconds) -> int:
+    """Feature frames in so many seconds."""
+    return round(seconds * SAMPLE_RATE / HOP)
