@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -218,12 +217,8 @@ def test_a_command_is_run_for_each_hit_and_its_failure_told(run: Run, clip: Path
         (["--like", "gone.wav", "--from", "-"], 1, "gone.wav: no such file"),
     ],
 )
-def test_what_is_wrong_is_one_line(
-    run: Run, arguments: list[str], code: int, complaint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
+def test_what_is_wrong_is_one_line(run: Run, arguments: list[str], code: int, complaint: str) -> None:
     got, out, err = run(*arguments)
-    sys.stdin.close()
     assert (got, out) == (code, "") and complaint in err and err.count("\n") == 1
 
 

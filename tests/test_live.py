@@ -172,6 +172,29 @@ def test_a_named_pipe_is_decoded(talk: Talk, tmp_path: Path) -> None:
     np.testing.assert_allclose(through_a_pipe(tmp_path / "pipe", path.read_bytes()), expected, atol=1e-4)
 
 
+def test_a_pipe_may_pause_and_a_url_not_for_long(
+    talk: Talk, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "TIMEOUT", 0.3)
+    data = talk("stalls.wav", 30).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+
+    def write() -> None:
+        with (tmp_path / "pipe").open("wb") as pipe:
+            for half in (data[: len(data) // 2], data[len(data) // 2 :]):
+                pipe.write(half)
+                pipe.flush()
+                time.sleep(0.6)
+
+    threading.Thread(target=write).start()
+    assert len(joined(live.decoded(str(tmp_path / "pipe")))) == 30 * SAMPLE_RATE + SAMPLE_RATE // 2
+    seconds = 0.0
+    with pytest.raises(AudioError, match=r"stalls.wav: broke off \(.*\); check the address and the source"):
+        for block in live.decoded(f"{served}/stalls.wav"):
+            seconds += len(block) / SAMPLE_RATE
+    assert 10 < seconds < 16
+
+
 def test_a_pipe_without_audio_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"pipe: cannot be opened as audio \(.*\); check the address and the source"):
         through_a_pipe(tmp_path / "pipe", b"no audio at all " * 99)
@@ -179,7 +202,8 @@ def test_a_pipe_without_audio_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
-    """The address of a server of the files in the test's folder; of what is called cut only the first half is sent."""
+    """The address of a server of the files in the test's folder; of what is called stalls only the first half comes."""
+    gone = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -191,13 +215,17 @@ def served(tmp_path: Path) -> Iterator[str]:
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if path.name.startswith("cut") else data)
+            stalls = path.name.startswith("stalls")
+            self.wfile.write(data[: len(data) // 2] if stalls else data)
+            if stalls:
+                gone.wait(10)
 
         def log_message(self, *_: Any) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
+        gone.set()
         server.shutdown()
 
 

@@ -269,7 +269,7 @@ def listen(
     from earshot.listen import Lost, Spotter
     from earshot.listen import listen as told
 
-    hook = Hook(command) if command is not None else None
+    hook = Hook(command, output.complain) if command is not None else None
     spotter = Spotter(asked, threshold=threshold)
     feed = sound.Feed(sound.source(source, rate=rate, device=device), live=live or source is None)
     if sys.stderr.isatty():
@@ -281,10 +281,10 @@ def listen(
                 continue
             click.echo(output.told_text(one) if sys.stdout.isatty() and not as_json else output.told_json(one))
             sys.stdout.flush()
-            for complaint in hook.run(output.told_row(one)) if hook else ():
-                output.complain(complaint)
-        for complaint in hook.close() if hook else ():
-            output.complain(complaint)
+            if hook:
+                hook.run(output.told_row(one))
+        if hook:
+            hook.close()
     finally:
         feed.close()
 

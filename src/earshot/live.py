@@ -10,7 +10,6 @@ import itertools
 import os
 import re
 import stat
-import sys
 import threading
 import time
 from collections import deque
@@ -40,7 +39,7 @@ TIMEOUT: Seconds = 20.0
 """A URL that sends nothing for so long is broken."""
 MAX_RATE = 384_000
 _URL = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-_PROTOCOLS = {"http": "http,tcp", "https": "https,http,tls,tcp"}
+_WEB = "http,https,httpproxy,tls,tcp,crypto"
 """What FFmpeg may open for a URL: never a local file, whatever a playlist says."""
 
 
@@ -162,33 +161,32 @@ def decoded(source: str) -> Generator[Floats]:
     """
     if url := _URL.match(source):
         protocol = url["protocol"].lower()
-        if protocol not in _PROTOCOLS:
+        if protocol not in ("http", "https"):
             raise AudioError(
                 f"{_printable(source)}: {protocol} is not listened to; name a http or https URL, or a file"
             )
-        options = {"protocol_whitelist": _PROTOCOLS[protocol], "rw_timeout": str(round(TIMEOUT * 1e6))}
-        return _decoded(source, source, options)
+        return _decoded(source, source, _WEB, TIMEOUT)
     try:
         is_file = stat.S_ISREG(os.stat(source).st_mode)
     except OSError:
         is_file = True  # `audio` says what is wrong with it
     if is_file or os.path.isdir(source):
         return _file(source)
-    return _decoded(source, f"file:{os.path.abspath(source)}", {"protocol_whitelist": "file"})
+    return _decoded(source, f"file:{os.path.abspath(source)}", "file", None)
 
 
 def _file(path: str) -> Generator[Floats]:
     yield from audio.stream(path, block=1.0)
 
 
-def _decoded(name: str, url: str, options: dict[str, str]) -> Generator[Floats]:
+def _decoded(name: str, url: str, protocols: str, timeout: Seconds | None) -> Generator[Floats]:
     import av
 
     # little is looked at before the first block is given: with the defaults a stream begins many seconds late
-    options = {**options, "probesize": str(1 << 16), "analyzeduration": "1000000"}
+    options = {"protocol_whitelist": protocols, "probesize": str(1 << 16), "analyzeduration": "1000000"}
     complaint = "cannot be opened as audio"
     try:
-        with av.open(url, options=options, metadata_errors="ignore", timeout=TIMEOUT) as container:
+        with av.open(url, options=options, metadata_errors="ignore", timeout=timeout) as container:
             if not container.streams.audio:
                 raise AudioError(f"{_printable(name)}: has no audio track; name another source")
             complaint = "broke off"
@@ -265,7 +263,11 @@ def source(name: str | None, *, rate: int = SAMPLE_RATE, device: str | None = No
     """Blocks of a source by its name: None the microphone, "-" PCM on standard input, else a URL, pipe or file."""
     if name is None:
         return microphone(device)
-    return pcm(sys.stdin.fileno(), rate) if name == "-" else decoded(name)
+    if name != "-":
+        return decoded(name)
+    if os.isatty(0):
+        raise AudioError("standard input is a terminal; pipe 16-bit PCM into it, or leave out --from -")
+    return pcm(0, rate)
 
 
 def _printable(name: str) -> str:
