@@ -33,6 +33,11 @@ from earshot.live import BLOCK
 from earshot.metrics import Reference
 from earshot.types import Clip, EarshotError, Seconds
 
+MEASURES = ("typed", "spoken", "unsaid", "pocketsphinx")
+UNSAID = (
+    "hey computer", "okay telescope", "hello library", "wake up robot", "start recording", "stop recording",
+    "emergency exit", "turn the lights on", "play some music", "good morning kitchen",
+)  # fmt: skip
 LOWEST = 0.01
 """The lowest probability of Earshot's that is looked at."""
 SHOWN = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
@@ -46,26 +51,25 @@ FEW = 4
 @click.option("--speech", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of real speech.")
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Scratch folder, outside the checkout.")
 @click.option("--task", type=click.Choice(list(ROOTS)), default="chapters", show_default=True)
+@click.option("--only", type=click.Choice(MEASURES), multiple=True, help="By default all that the task has.")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER, show_default=False)
-def main(speech: Path, work: Path, task: str, folder: Path) -> None:
+def main(speech: Path, work: Path, task: str, only: tuple[str, ...], folder: Path) -> None:
     """Listen to a stream and count what is told."""
     origin = current_origin("benchmarks.listen")
     try:
         played = stream(speech, work, task)
         click.echo(f"{task}: {played}")
-        texts = list(played.examples)
-        clips = [Clip(str(path)) for path in played.examples.values()]
-        rows = [
-            earshot_row("typed", played, dict(zip(texts, texts, strict=True))),
-            earshot_row("spoken", played, {str(c): t for c, t in zip(clips, texts, strict=True)}),
-            *([pocketsphinx_row(played)] if task == "chapters" else []),  # nothing of it is chosen here
-        ]
+        chosen = [name for name in MEASURES if name in only or not only]
+        if task != "chapters" and not only:
+            chosen.remove("pocketsphinx")  # nothing of it is chosen here
+        rows = [measured(name, played) for name in chosen]
     except EarshotError as error:
         raise click.ClickException(str(error)) from None
     made = {"task": task, "stream": str(played), "command": origin.command, "commit": origin.commit}
     path = folder / "listen.jsonl"
     stored = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    kept = [row for row in stored if row["task"] != task]
+    new = {(task, row["contender"], row["kind"]) for row in rows}
+    kept = [row for row in stored if (row["task"], row["contender"], row["kind"]) not in new]
     kept += [{**made, "machine": origin.machine, "load": origin.load, **row} for row in rows]
     path.write_text("".join(json.dumps(row) + "\n" for row in kept))
     page = listen_page.page(kept)
@@ -73,15 +77,38 @@ def main(speech: Path, work: Path, task: str, folder: Path) -> None:
     click.echo(page)
 
 
+def measured(name: str, played: Stream) -> dict[str, Any]:
+    """One of MEASURES."""
+    if name == "pocketsphinx":
+        return pocketsphinx_row(played)
+    if name == "unsaid":
+        return unsaid_row(played)
+    by_name = {text if name == "typed" else str(Clip(str(path))): text for text, path in played.examples.items()}
+    return earshot_row(name, played, by_name)
+
+
+def unsaid_row(played: Stream) -> dict[str, Any]:
+    """False alarms of phrases as one would choose to wake a machine, which nobody says."""
+    places = _places(Spotter(UNSAID, threshold=LOWEST), played)
+    hours = played.seconds / 3600 * len(UNSAID)
+    told = {t: len(Once().new(place for place in places if place.probability >= t)) for t in SHOWN}
+    alarms = [{"threshold": t, "wrong": wrong, "false alarms": round(wrong / hours, 3)} for t, wrong in told.items()]
+    return {"contender": "earshot", "kind": "unsaid", "queries": list(UNSAID), "alarms": alarms}
+
+
+def _places(spotter: Spotter, played: Stream) -> list[Spotted]:
+    size = round(TOGETHER * STEP * SAMPLE_RATE)
+    parts = (played.samples[k : k + size] for k in range(0, len(played.samples), size))
+    return [place for part in parts for place in spotter.places(part)]
+
+
 def earshot_row(kind: str, played: Stream, names: dict[str, str]) -> dict[str, Any]:
     """Everything measured of Earshot; names: the label of each query and its keyword."""
     queries: list[str | Clip] = [label if kind == "typed" else Clip(label) for label in names]
     few = [listening(Spotter(some), played.samples) for some in (queries[:1], queries[:FEW])]
-    spotter, places = Spotter(queries, threshold=LOWEST), list[Spotted]()
+    spotter = Spotter(queries, threshold=LOWEST)
     began = time.process_time()
-    size = round(TOGETHER * STEP * SAMPLE_RATE)
-    for k in range(0, len(played.samples), size):
-        places += spotter.places(played.samples[k : k + size])
+    places = _places(spotter, played)
     cpu = time.process_time() - began
     heard = [
         Spotted(names[p.query], p.start, p.end, p.score, p.probability, _told_at(p.heard, few[1]["compute"]["median"]))

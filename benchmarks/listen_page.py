@@ -31,12 +31,30 @@ def page(rows: Sequence[Row]) -> str:
     lines = ["# Live keyword spotting\n", LEGEND]
     for task in sorted({row["task"] for row in rows}):
         of = [row for row in rows if row["task"] == task]
-        lines += [f"## {task}\n", f"{of[0]['stream']}.\n", *_tables(of)]
-        lines.append(f"`{of[0]['command']}` at {of[0]['commit']}, {of[0]['machine']}, shared: load {of[0]['load']}\n")
+        lines += [f"## {task}\n", f"{of[0]['stream']}.\n"]
+        lines += _tables([row for row in of if row["kind"] != "unsaid"])
+        for row in of:
+            if row["kind"] == "unsaid":
+                lines += _unsaid(row)
+        for command in dict.fromkeys(f"`{row['command']}` at {row['commit']}, {row['machine']}" for row in of):
+            loads = ", ".join(f"{row['load']:g}" for row in of if row["command"] in command)
+            lines.append(f"- {command}, shared with other work (load {loads})")
+        lines.append("")
     return "\n".join(lines)
 
 
+def _unsaid(row: Row) -> Iterator[str]:
+    yield f"Earshot, typed, {len(row['queries'])} phrases that nobody says ({', '.join(row['queries'])}): false alarms"
+    yield "of a phrase in an hour at a threshold, and how many they are:\n"
+    yield _line("threshold", *(f"{point['threshold']:g}" for point in row["alarms"]))
+    yield _line(*["---"] * (1 + len(row["alarms"])))
+    yield _line("FA/h", *(f"{point['false alarms']:.2f} ({point['wrong']})" for point in row["alarms"]))
+    yield ""
+
+
 def _tables(rows: Sequence[Row]) -> Iterator[str]:
+    if not rows:
+        return
     heads = [f"recall at {allowed:g} FA/h" for allowed in ALARMS]
     yield _line("contender", *heads, "latency at 5 FA/h", "processor, 1 keyword", "4 keywords")
     yield _line(*["---"] * (4 + len(ALARMS)))
