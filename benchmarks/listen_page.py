@@ -36,9 +36,8 @@ def page(rows: Sequence[Row]) -> str:
         for row in of:
             if row["kind"] == "unsaid":
                 lines += _unsaid(row)
-        for command in dict.fromkeys(f"`{row['command']}` at {row['commit']}, {row['machine']}" for row in of):
-            loads = ", ".join(f"{row['load']:g}" for row in of if row["command"] in command)
-            lines.append(f"- {command}, shared with other work (load {loads})")
+        origins = dict.fromkeys((row["command"], row["commit"], row["machine"], row["load"]) for row in of)
+        lines += [f"- `{c}` at {commit}, {machine}, shared: load {load:g}" for c, commit, machine, load in origins]
         lines.append("")
     return "\n".join(lines)
 

@@ -236,7 +236,7 @@ def ask(
     type=click.FloatRange(0, 1),
     default=0.3,
     show_default=True,
-    help="Only hits with at least this probability; at 0.3 a query has about 2 false alarms an hour.",
+    help="Only hits with at least this probability; at 0.3 a common word has 2 or 3 false alarms an hour.",
 )
 @click.option("--exec", "command", metavar="COMMAND", help="Run for each hit; {query}, {start} ... are filled in.")
 @click.option("--live", is_flag=True, help="SOURCE does not wait: drop what comes too fast, as of a microphone.")
