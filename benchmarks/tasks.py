@@ -98,14 +98,14 @@ def read(path: Path) -> Audio:
 def chapters(speech: Path, work: Path, condition: Condition = CLEAN) -> Chapters:
     """The test: librispeech-chapters; spoken examples by the speakers of mini-librispeech dev."""
     root = speech / "librispeech-chapters"
-    return _chapters(root, _manifest(root), *rows_of(speech, "chapters"), work / "chapters", condition)
+    return _chapters(root, manifest(root), *rows_of(speech, "chapters"), work / "chapters", condition)
 
 
 def rows_of(speech: Path, task: str) -> tuple[Path, list[dict[str, Any]]]:
     """The manifest rows that the spoken examples of "chapters" or "development" come from, and their folder."""
     root = speech / "mini-librispeech"
     if task == "development":
-        return root, [row for row in _manifest(root) if str(row["speaker"]) in HELD_OUT]
+        return root, [row for row in manifest(root) if str(row["speaker"]) in HELD_OUT]
     return root, list(_dev(root))
 
 
@@ -126,7 +126,7 @@ def transfer(speech: Path, work: Path, condition: Condition = CLEAN) -> Chapters
     is an example. A query is called WORD/SPEAKER, so each example counts by itself.
     """
     root, folder = speech / "arabic-words", work / "transfer"
-    rows = [row for row in _manifest(root) if str(row["speaker"]) in UNHEARD_SPEAKERS]
+    rows = [row for row in manifest(root) if str(row["speaker"]) in UNHEARD_SPEAKERS]
     random.Random(SEED).shuffle(rows)
     left_out: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
@@ -230,10 +230,10 @@ def _spoken(root: Path, rows: Iterable[dict[str, Any]], queries: list[str], fold
 
 
 def _dev(root: Path) -> Iterator[dict[str, Any]]:
-    return (row for row in _manifest(root) if row["split"] == "dev")
+    return (row for row in manifest(root) if row["split"] == "dev")
 
 
-def _manifest(root: Path) -> list[dict[str, Any]]:
+def manifest(root: Path) -> list[dict[str, Any]]:
     path = root / "manifest.jsonl"
     if not path.is_file():
         raise EarshotError(f"{path} is not there: --speech must name the folder that holds {root.name}/")

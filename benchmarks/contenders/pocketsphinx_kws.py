@@ -42,7 +42,7 @@ class PocketsphinxKws:
 
     def search(self, queries: Sequence[Query]) -> list[Detection]:
         missing = set(self.skipped(queries))
-        decoder = _decoder([query.word for query in queries if query.word not in missing])
+        decoder = decoder_of([query.word for query in queries if query.word not in missing])
         found: dict[str, list[Detection]] = defaultdict(list)
         for recording in self._recordings:
             pcm = soundfile.read(recording.path, dtype="int16")[0].tobytes()
@@ -72,7 +72,7 @@ def _pronounceable(decoder: Decoder, word: str) -> bool:
     return True
 
 
-def _decoder(words: Sequence[str]) -> Decoder:
+def decoder_of(words: Sequence[str]) -> Decoder:
     decoder = Decoder(lm=None, loglevel="FATAL")
     with tempfile.NamedTemporaryFile("w", suffix=".kws", encoding="utf-8") as keyphrases:
         keyphrases.writelines(f"{word} /{THRESHOLD}/\n" for word in words if _pronounceable(decoder, word))

@@ -133,6 +133,7 @@ def earshot(context: click.Context, library: str) -> None:
     earshot find gradient "climate change"      a word or a phrase each
     earshot find --like talk.mp3@61.5-62        what sounds like this
     earshot ask "who paid for the telescope?"   passages that may answer
+    earshot listen --for "hey computer"         tell when it is said, live
     """
     context.obj = library
     if context.invoked_subcommand is None:
@@ -331,6 +332,78 @@ def _answer(asked: str | Clip, passages: list[Passage], endpoint: Endpoint, form
     if len(passages) > (most := MOST[endpoint.sends]):
         output.complain(f"only the first {most} passages are sent as {endpoint.sends}")
     output.show_answer(answer(asked, passages, endpoint), format)
+
+
+@earshot.command()
+@click.option("--for", "words", metavar="QUERY", multiple=True, help="A word or phrase to tell; may be repeated.")
+@click.option(
+    "--like",
+    "examples",
+    metavar="FILE[@START-END]",
+    type=_clip,
+    multiple=True,
+    help="Tell what sounds like this; may be repeated.",
+)
+@click.option("--from", "source", metavar="SOURCE", help="URL, pipe or file; - for PCM.  [default: the microphone]")
+@click.option("--rate", metavar="HZ", type=int, default=16000, show_default=True, help="Of PCM: 16-bit, mono.")
+@click.option("--device", metavar="NAME", help="Another microphone: a part of its name, or its number.")
+@click.option(
+    "--threshold",
+    metavar="P",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    help="Only hits with at least this probability; at 0.3 a common word has 2 or 3 false alarms an hour.",
+)
+@click.option("--exec", "command", metavar="COMMAND", help="Run for each hit; {query}, {start} ... are filled in.")
+@click.option("--live", is_flag=True, help="SOURCE does not wait: drop what comes too fast, as of a microphone.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines on a terminal too.")
+def listen(
+    words: tuple[str, ...],
+    examples: tuple[Clip, ...],
+    source: str | None,
+    rate: int,
+    device: str | None,
+    threshold: float,
+    command: str | None,
+    live: bool,
+    as_json: bool,
+) -> None:
+    """Tell when a word or phrase is said, as soon as it is said.
+
+    A hit is a line: on a terminal to read, elsewhere a JSON object. COMMAND is run without a shell; it also finds the
+    hit in EARSHOT_QUERY, EARSHOT_START, EARSHOT_END, EARSHOT_PROBABILITY ... Ends with the source, or with Ctrl-C.
+    """
+    asked: list[str | Clip] = list(dict.fromkeys((*words, *examples)))
+    if not asked:
+        raise click.UsageError("Name a word with --for QUERY or give --like FILE[@START-END].")
+    if source != "-" and rate != 16000:
+        raise click.UsageError("--rate goes with --from -.")
+    if source is not None and device is not None:
+        raise click.UsageError("--device names a microphone: leave out --from.")
+    from earshot import live as sound
+    from earshot.hook import Hook
+    from earshot.listen import Lost, Spotter
+    from earshot.listen import listen as told
+
+    hook = Hook(command, output.complain) if command is not None else None
+    spotter = Spotter(asked, threshold=threshold)
+    feed = sound.Feed(sound.source(source, rate=rate, device=device), live=live or source is None)
+    if sys.stderr.isatty():
+        output.complain(f"listening to {source or 'the microphone'}; Ctrl-C stops")
+    try:
+        for one in told(feed, spotter):
+            if isinstance(one, Lost):
+                output.complain(f"too slow: {one.seconds:.1f} s of sound were dropped before {one.end:.1f} s")
+                continue
+            click.echo(output.told_text(one) if sys.stdout.isatty() and not as_json else output.told_json(one))
+            sys.stdout.flush()
+            if hook:
+                hook.run(output.told_row(one))
+        if hook:
+            hook.close()
+    finally:
+        feed.close()
 
 
 def _glob(within: str | None) -> str | None:

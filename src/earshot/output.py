@@ -14,6 +14,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from earshot.api import Status
     from earshot.ingest import IndexReport, Progress
     from earshot.library import Failure
+    from earshot.listen import Told
 
 FIELDS = ("recording", "start", "end", "score", "probability", "query")
 """Of a hit, in JSON lines and CSV: path, seconds, seconds, cosine, chance that the query is said there, query."""
@@ -172,6 +174,30 @@ def write_each(hits: Sequence[Hit], format: str, folder: str) -> list[str]:
             raise EarshotError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
         written.append(path)
     return written
+
+
+def told_row(told: Told) -> dict[str, Any]:
+    """A hit in a stream: seconds from its start, the moment that it began, seconds from its end to its being told."""
+    hit = told.hit
+    return {
+        "query": hit.query,
+        "start": round(hit.start, 3),
+        "end": round(hit.end, 3),
+        "time": datetime.fromtimestamp(told.said).astimezone().isoformat(timespec="milliseconds"),
+        "probability": round(hit.probability, 4),
+        "score": round(hit.score, 4),
+        "latency": round(told.latency, 3),
+    }
+
+
+def told_json(told: Told) -> str:
+    return json.dumps(told_row(told), ensure_ascii=False)
+
+
+def told_text(told: Told) -> str:
+    """The same for people: when it began, how likely it is, what was said."""
+    clock = datetime.fromtimestamp(told.said).strftime("%H:%M:%S")
+    return f"{clock}  {_clock(told.hit.start)}  {told.hit.probability:.2f}  {printable(told.hit.query)}"
 
 
 def path_from_here(path: str) -> str:

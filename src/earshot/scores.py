@@ -83,12 +83,13 @@ class Spans(NamedTuple):
     cosines: Floats
 
 
-def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) -> Spans:
+def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int, least: float = 0.0) -> Spans:
     """The `top` spans of greatest cosine, one of a block at most.
 
     scores (p,): inner products of one query with the sums of pairs of projected frames; where a span ends amid a pair,
     half of that counts. inverse_norms: for each length to try, one over the norm of the sum of that many projected
-    frames from the first of each pair on; 0 where the stretch ends before. Spans of a negative cosine are left out.
+    frames from the first of each pair on; 0 where the stretch ends before. Spans of a cosine up to `least` (0 or more)
+    are left out.
     """
     total = np.concatenate([[0.0], np.cumsum(scores, dtype=np.float64)])
     best, cosines = np.zeros(len(scores), np.float32), np.empty(len(scores), np.float32)
@@ -102,7 +103,7 @@ def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int) ->
         np.maximum(best[: len(last)], cosine, out=best[: len(last)])
     blocks = best.reshape(-1, _BLOCK)
     peak = np.maximum.reduce([blocks[:, k] for k in range(_BLOCK)])
-    keep = np.flatnonzero(peak > 0)
+    keep = np.flatnonzero(peak > least)
     if len(keep) > top:
         keep = keep[np.argpartition(-peak[keep], top)[:top]]
     pairs = keep * _BLOCK + blocks[keep].argmax(axis=1)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from earshot.library import Store
 from earshot.query import COSINE_WEIGHT, PRIOR_WEIGHT, WORST, Query, bounded, spoken_query, typed_query
 from earshot.types import Clip, Hit, QueryError, Recording, Seconds
 
+T = TypeVar("T")
 CANDIDATES = 400
 """Spans of each pronunciation that are aligned."""
 SPOTTED = (100, 400, 1600)
@@ -55,6 +57,8 @@ LONG = 0.3
 ones; a weight for all sizes would put long words behind short ones."""
 TOGETHER = 8
 """Ways to say what is sought that frames are compared with at once."""
+FEW = 1000
+"""Frames that are searched without threads: the last seconds of a stream."""
 CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
 
@@ -83,14 +87,16 @@ class Haystack:
         edges = np.unique(pairs.edges[np.searchsorted(pairs.edges, shares)]).tolist()
         return cls(table, pairs.firsts, means, norms, tuple(slice(a, b) for a, b in pairwise(edges)))
 
-    def scan(self, ways: Sequence[Query], encoder: WordEncoder, pool: Executor, most: int) -> list[scores.Spans]:
-        """The spans of greatest cosine with each query, so many at most."""
+    def scan(
+        self, ways: Sequence[Query], encoder: WordEncoder, pool: Executor, most: int, least: float = 0.0
+    ) -> list[scores.Spans]:
+        """The spans of greatest cosine with each query, so many at most, all above `least`."""
         directions = scores.STRIDE * np.stack([way.vector for way in ways]) @ encoder.projection
 
         def scan_part(part: slice) -> list[scores.Spans]:
             similarity = scores.frame_scores(self.pairs[part], directions)
             norms = [{length: self.inverse_norms[length][part] for length in way.lengths} for way in ways]
-            return [scores.candidates(row, norm, most) for row, norm in zip(similarity, norms, strict=True)]
+            return [scores.candidates(row, norm, most, least) for row, norm in zip(similarity, norms, strict=True)]
 
         found = list(pool.map(scan_part, self.parts))
         before = [part.start for part in self.parts]
@@ -256,7 +262,7 @@ def spot(
     left = [k for k, of in enumerate(sought) if of]
     for most in SPOTTED:
         crowded = []
-        for k, places in zip(left, _find(haystack, [sought[k] for k in left], encoder, most), strict=True):
+        for k, places in zip(left, find_each(haystack, [sought[k] for k in left], encoder, most), strict=True):
             found[k] = _hits(haystack, places, words[k], recordings)
             if (places.chances >= LIKELY).sum() > most / 2:
                 crowded.append(k)
@@ -267,22 +273,41 @@ def spot(
 
 def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder) -> Places:
     """The places where what is sought may be said, one way or another; one for all that overlap."""
-    (places,) = _find(haystack, [ways], encoder, CANDIDATES)
+    (places,) = find_each(haystack, [ways], encoder)
     return places
 
 
-def _find(haystack: Haystack, sought: Sequence[Sequence[Query]], encoder: WordEncoder, most: int) -> list[Places]:
-    """The places of each of several things that are sought, from at most so many spans of each way to say it."""
+def find_each(
+    haystack: Haystack,
+    sought: Sequence[Sequence[Query]],
+    encoder: WordEncoder,
+    most: int = CANDIDATES,
+    least: float = 0.0,
+) -> list[Places]:
+    """The places of each of several things that are sought, from at most so many spans of each way to say it, all with
+    a cosine above `least`."""
     if not len(haystack.table.vectors):
         nothing, none = np.zeros(0, np.int64), np.zeros(0, np.float32)
         return [Places(nothing, nothing, none, none) for _ in sought]
     all_ways = [way for ways in sought for way in ways]
-    with blas.one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with blas.one_thread(), _pool(haystack) as pool:
         groups = (all_ways[k : k + TOGETHER] for k in range(0, len(all_ways), TOGETHER))
-        spans = [of for group in groups for of in haystack.scan(group, encoder, pool, most)]
+        spans = [of for group in groups for of in haystack.scan(group, encoder, pool, most, least)]
         found = iter(list(pool.map(lambda some, way: measure(haystack, some, way, encoder), spans, all_ways)))
         each = [[next(found) for _ in ways] for ways in sought]
         return list(pool.map(lambda ways, some: _places(haystack, ways, some, encoder), sought, each))
+
+
+def _pool(haystack: Haystack) -> Executor:
+    """Threads; none for so few frames that they would cost more than they save."""
+    return _InPlace() if len(haystack.table.vectors) < FEW else ThreadPoolExecutor(os.cpu_count())
+
+
+class _InPlace(Executor):
+    """Does at once what it is given."""
+
+    def map(self, fn: Callable[..., T], *iterables: Iterable[Any], **_: Any) -> Iterator[T]:
+        return map(fn, *iterables)
 
 
 def _places(haystack: Haystack, ways: Sequence[Query], found: Sequence[Candidates], encoder: WordEncoder) -> Places:
@@ -332,6 +357,9 @@ def size(query: Query) -> float:
 
 def measure(haystack: Haystack, spans: scores.Spans, query: Query, encoder: WordEncoder) -> Candidates:
     """The candidates for one query near these spans: span by alignment, cosine, and features for the probability."""
+    if not len(spans.pairs):
+        nothing, none = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        return Candidates(nothing, nothing, none, np.zeros((0, len(encoder.calibration(query.spoken)) - 1), np.float32))
     table = haystack.table
     reach = MARGIN + max(0, round(query.expected * 1.3) - max(query.lengths))
     width = max(query.lengths) + 2 * reach
