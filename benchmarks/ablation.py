@@ -26,7 +26,7 @@ from earshot.train.recipe import held_out, read_recipe
 from earshot.types import EarshotError
 
 COSINE, ALIGNMENT, BORDERS, RIVALS = (0, 6, 8, 9), (1, 2, 3, 7), (4,), (5,)
-"""Columns of the features of `earshot.search.measure`."""
+"""Columns of the features of `earshot.places.measure`."""
 
 
 @dataclass(frozen=True, slots=True)

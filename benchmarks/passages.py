@@ -37,7 +37,8 @@ from earshot.encoders.text import TextEncoder
 from earshot.encoders.word import WordEncoder
 from earshot.features import log_mel
 from earshot.frames import FrameTable
-from earshot.search import Haystack, spot
+from earshot.places import Haystack
+from earshot.search import spot
 from earshot.types import Clip, EarshotError, Recording
 
 KEYWORDS = 5

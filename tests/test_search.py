@@ -274,7 +274,7 @@ def test_hits_are_asked_for_in_numbers_that_there_can_be(searcher: Searcher, wro
 
 def test_of_a_long_query_fewer_places_are_aligned(encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of greatest cosine, so that memory is bounded; and nothing warns of what is far from likely."""
-    from earshot import scores, search
+    from earshot import places, scores
     from earshot.query import typed_query
 
     way = typed_query("seven", encoder)[0]
@@ -282,11 +282,11 @@ def test_of_a_long_query_fewer_places_are_aligned(encoder: WordEncoder, monkeypa
         np.random.default_rng(0).integers(-99, 99, (300, encoder.stored_dim)).astype(np.int8),
         np.array([0, 300]), np.zeros(1), np.ones(1, np.int64), 0,
     )  # fmt: skip
-    haystack = search.Haystack.of(table, encoder)
+    haystack = places.Haystack.of(table, encoder)
     spans = scores.Spans(np.arange(40), np.full(40, 8), np.linspace(0.1, 0.9, 40, dtype=np.float32))
-    whole = search.measure(haystack, spans, way, encoder)
-    monkeypatch.setattr(search, "CELLS", search.CELLS // 40_000)
-    few = search.measure(haystack, spans, way, encoder)
+    whole = places.measure(haystack, spans, way, encoder)
+    monkeypatch.setattr(search, "CELLS", places.CELLS // 40_000)
+    few = places.measure(haystack, spans, way, encoder)
     assert 0 < len(few.starts) < len(whole.starts)
     assert set(few.starts) <= set(whole.starts[-len(few.starts) :])
     with warnings.catch_warnings():
@@ -312,8 +312,8 @@ def test_examples_that_are_none_are_one_line(searcher: Searcher, tmp_path: Path)
 
 def test_the_probability_that_is_told_is_that_of_the_outcome(encoder: WordEncoder) -> None:
     """Log odds, and how long a long query is, weighed; the order within a query stays."""
+    from earshot.places import LONG, outcome_features, size
     from earshot.query import typed_query
-    from earshot.search import LONG, outcome_features, size
 
     way, phrase = typed_query("seven", encoder)[0], typed_query("seven miles", encoder)[0]
     long = replace(way, states=np.zeros((40, 40), np.float32), spoken=True)
@@ -329,8 +329,8 @@ def test_the_probability_that_is_told_is_that_of_the_outcome(encoder: WordEncode
 
 def test_a_copy_of_an_example_is_it_whatever_word_it_may_be(searcher: Searcher, encoder: PlainEncoder) -> None:
     """Even where the words that the example may be are wrong, and seem certain."""
+    from earshot.places import find_places
     from earshot.query import typed_query
-    from earshot.search import find_places
 
     (haystack,) = searcher._haystacks(searcher._those(None)[1])
     sound, *_ = example_queries("clip", encoder.trim(said("telescope")), encoder)

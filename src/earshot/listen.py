@@ -20,8 +20,8 @@ from earshot.encoders.word import WordEncoder
 from earshot.features import HOP, SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
 from earshot.live import Block, Feed
+from earshot.places import CANDIDATES, Haystack, find_each
 from earshot.query import LONGER, spoken_query, typed_query
-from earshot.search import CANDIDATES, Haystack, find_each
 from earshot.types import Clip, EarshotError, QueryError, Seconds
 
 STEP: Seconds = 0.25

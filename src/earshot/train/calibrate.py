@@ -28,9 +28,9 @@ from earshot.encoders.towers import padded, phone_ids
 from earshot.encoders.word import WordEncoder
 from earshot.features import SAMPLE_RATE, Floats, log_mel
 from earshot.frames import FrameTable
+from earshot.places import CANDIDATES, EDGE, MARGIN_FEATURE, UNASKED, Haystack, find_places, measure, outcome_features
 from earshot.pronounce import pronounce_word
 from earshot.query import Query, example_queries, hypotheses, typed_query
-from earshot.search import CANDIDATES, EDGE, MARGIN_FEATURE, UNASKED, Haystack, find_places, measure, outcome_features
 from earshot.train.batches import pronunciation
 from earshot.train.corpus import Corpus, Utterance, read_corpus
 from earshot.train.recipe import held_out, read_recipe
