@@ -285,7 +285,7 @@ def test_of_a_long_query_fewer_places_are_aligned(encoder: WordEncoder, monkeypa
     haystack = places.Haystack.of(table, encoder)
     spans = scores.Spans(np.arange(40), np.full(40, 8), np.linspace(0.1, 0.9, 40, dtype=np.float32))
     whole = places.measure(haystack, spans, way, encoder)
-    monkeypatch.setattr(search, "CELLS", places.CELLS // 40_000)
+    monkeypatch.setattr(places, "CELLS", places.CELLS // 40_000)
     few = places.measure(haystack, spans, way, encoder)
     assert 0 < len(few.starts) < len(whole.starts)
     assert set(few.starts) <= set(whole.starts[-len(few.starts) :])
