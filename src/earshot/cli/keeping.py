@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from earshot import output
+from earshot import output, reports
 from earshot.cli.options import STOPPED, the_library
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def index(paths: tuple[str, ...], transcripts: str | None, library: Library) -> 
     left alone, so the same command goes on where it was stopped. Exit code 1 where a file could not be read.
     """
     try:
-        with output.progress_shown() as progress:
+        with reports.progress_shown() as progress:
             report = library.index(paths, transcripts=transcripts, progress=progress)
     except KeyboardInterrupt:
         output.complain("stopped; run the same command again to go on")
@@ -42,7 +42,7 @@ def index(paths: tuple[str, ...], transcripts: str | None, library: Library) -> 
         names = ", ".join(output.printable(os.path.basename(path)) for path in unmatched[:5])
         more = f" and {len(unmatched) - 5} more" if len(unmatched) > 5 else ""
         output.complain(f"of no recording in the library by their names: {names}{more}")
-    click.echo(output.summary(report))
+    click.echo(reports.summary(report))
     return 1 if report.failures or report.transcripts.failures else 0
 
 
@@ -76,9 +76,9 @@ def watch(folders: tuple[str, ...], every: int, format: str | None, library: Lib
     try:
         for seen in watch(library, folders, every=every):
             if isinstance(seen, Failure):
-                output.complain(output.told_failure(seen))
+                output.complain(reports.told_failure(seen))
             else:
-                click.echo(output.text_of_recording(seen, format))
+                click.echo(reports.text_of_recording(seen, format))
     except KeyboardInterrupt:
         output.complain("stopped")
     return STOPPED
@@ -119,5 +119,5 @@ def status(as_json: bool, library: Library) -> None:
 
     Also which of its files have vanished or changed since, and which could not be indexed.
     """
-    text = output.status_json if as_json else output.status_text
+    text = reports.status_json if as_json else reports.status_text
     click.echo(text(library.status(), str(library.path)))
