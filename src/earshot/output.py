@@ -1,4 +1,4 @@
-"""What the command line prints of a search: hits as a table, JSON lines, CSV, SRT or Audacity labels; passages, answers.
+"""What the command line prints of a search: hits as table, JSON lines, CSV, SRT or Audacity labels; passages; answers.
 
 In: hits, passages. Out: text. Knows nothing of how they came about.
 """
