@@ -23,12 +23,20 @@ LIBRARY = "Folder of the library.  [default: .earshot, or what EARSHOT_LIBRARY n
 
 
 def clip_of(text: str) -> Clip:
+    """A clip as it is typed; the type of a parameter."""
     from earshot.audio import parse_clip
 
     try:
         return parse_clip(text)
     except AudioError as error:
         raise click.BadParameter(str(error)) from error
+
+
+def examples(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the parameter `examples`: clips."""
+    told = "What sounds like this; may be repeated."
+    option = click.option("--like", "examples", metavar="FILE[@START-END]", type=clip_of, multiple=True, help=told)
+    return option(command)
 
 
 def glob_of(within: str | None) -> str | None:
@@ -49,6 +57,7 @@ def _escaped(path: str) -> str:
 
 
 def the_library(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the parameter `library`."""
     return click.option("-l", "--library", metavar="FOLDER", callback=_open, help=LIBRARY)(command)
 
 

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from earshot import output
-from earshot.cli.options import an_endpoint, clip_of, glob_of, the_library
+from earshot.cli.options import an_endpoint, clip_of, examples, glob_of, the_library
 from earshot.types import Clip, Passage
 
 if TYPE_CHECKING:
@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("queries", metavar="[QUERY]...", nargs=-1)
-@click.option(
-    "--like",
-    "examples",
-    metavar="FILE[@START-END]",
-    type=clip_of,
-    multiple=True,
-    help="Find what sounds like this; may be repeated.",
-)
+@examples
 @click.option("--top", metavar="K", type=click.IntRange(1), default=20, show_default=True, help="Hits for a query.")
 @click.option(
     "--threshold",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from earshot import output
-from earshot.cli.options import STOPPED, an_endpoint, clip_of, the_library
+from earshot.cli.options import STOPPED, an_endpoint, examples, the_library
 from earshot.types import Clip, EarshotError
 
 if TYPE_CHECKING:
@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--for", "words", metavar="QUERY", multiple=True, help="A word or phrase to tell; may be repeated.")
-@click.option(
-    "--like",
-    "examples",
-    metavar="FILE[@START-END]",
-    type=clip_of,
-    multiple=True,
-    help="Tell what sounds like this; may be repeated.",
-)
+@examples
 @click.option("--from", "source", metavar="SOURCE", help="URL, pipe or file; - for PCM.  [default: the microphone]")
 @click.option("--rate", metavar="HZ", type=int, default=16000, show_default=True, help="Of PCM: 16-bit, mono.")
 @click.option("--device", metavar="NAME", help="Another microphone: a part of its name, or its number.")
