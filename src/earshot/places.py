@@ -65,8 +65,8 @@ class Haystack:
     """(p,): the frame that each pair of frames begins with."""
     pairs: NDArray[np.int8]
     inverse_norms: dict[int, Floats]
-    parts: tuple[slice, ...]
-    """Pairs that are scanned side by side: whole stretches."""
+    edges: NDArray[np.int64]
+    """(m + 1,): the first pair of each stretch, and last how many there are."""
 
     @classmethod
     def of(cls, table: FrameTable, encoder: WordEncoder) -> Haystack:
@@ -76,9 +76,29 @@ class Haystack:
         for length, inverse in norms.items():
             inverse[pairs.left < length] = 0
         means = scores.means(table.vectors[:, : encoder.frame_dim], pairs)
-        shares = np.linspace(0, len(means), (os.cpu_count() or 1) + 1)
-        edges = np.unique(pairs.edges[np.searchsorted(pairs.edges, shares)]).tolist()
-        return cls(table, pairs.firsts, means, norms, tuple(slice(a, b) for a, b in pairwise(edges)))
+        return cls(table, pairs.firsts, means, norms, pairs.edges)
+
+    def joined(self, more: Haystack) -> Haystack:
+        """The same as `of` the tables of both, one after the other, without working anything out again."""
+        one, two, n = self.table, more.table, len(self.table.vectors)
+        table = FrameTable(
+            np.concatenate([one.vectors, two.vectors]),
+            np.concatenate([one.stretch_offsets, two.stretch_offsets[1:] + n]),
+            np.concatenate([one.stretch_start, two.stretch_start]),
+            np.concatenate([one.stretch_recording, two.stretch_recording]),
+            two.version,
+        )
+        norms = {length: np.concatenate([of, more.inverse_norms[length]]) for length, of in self.inverse_norms.items()}
+        pairs = np.concatenate([self.pairs, more.pairs])
+        edges = np.concatenate([self.edges, more.edges[1:] + self.edges[-1]])
+        return Haystack(table, np.concatenate([self.firsts, more.firsts + n]), pairs, norms, edges)
+
+    @property
+    def parts(self) -> list[slice]:
+        """Pairs that are scanned side by side: whole stretches."""
+        shares = np.linspace(0, len(self.pairs), (os.cpu_count() or 1) + 1)
+        edges = np.unique(self.edges[np.searchsorted(self.edges, shares)]).tolist()
+        return [slice(a, b) for a, b in pairwise(edges)]
 
     def scan(
         self, ways: Sequence[Query], encoder: WordEncoder, pool: Executor, most: int, least: float = 0.0
@@ -91,8 +111,8 @@ class Haystack:
             norms = [{length: self.inverse_norms[length][part] for length in way.lengths} for way in ways]
             return [scores.candidates(row, norm, most, least) for row, norm in zip(similarity, norms, strict=True)]
 
-        found = list(pool.map(scan_part, self.parts))
-        before = [part.start for part in self.parts]
+        found = list(pool.map(scan_part, parts := self.parts))
+        before = [part.start for part in parts]
         return [scores.merged([one[k] for one in found], before, most) for k in range(len(ways))]
 
     def located(self, places: Places) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
@@ -129,16 +149,12 @@ class Places:
 
 def find_places(haystack: Haystack, ways: Sequence[Query], encoder: WordEncoder) -> Places:
     """The places where what is sought may be said, one way or another; one for all that overlap."""
-    (places,) = find_each(haystack, [ways], encoder)
+    (places,) = find_each(haystack, [ways], encoder, CANDIDATES)
     return places
 
 
 def find_each(
-    haystack: Haystack,
-    sought: Sequence[Sequence[Query]],
-    encoder: WordEncoder,
-    most: int = CANDIDATES,
-    least: float = 0.0,
+    haystack: Haystack, sought: Sequence[Sequence[Query]], encoder: WordEncoder, most: int, least: float = 0.0
 ) -> list[Places]:
     """The places of each of several things that are sought, from at most so many spans of each way to say it, all with
     a cosine above `least`."""

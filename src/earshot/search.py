@@ -9,43 +9,32 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from earshot.encoders.word import WordEncoder
 from earshot.library import Store
 from earshot.places import LIKELY, Haystack, Places, find_each, find_places
 from earshot.query import Query, spoken_query, typed_query
-from earshot.types import Clip, Hit, QueryError, Recording, Seconds
+from earshot.types import Clip, Hit, QueryError, Recording
 
 SPOTTED = (100, 400, 1600)
-"""The same of words of a question: more where half of them are likely."""
+"""Spans of each pronunciation of a question's word that are aligned: more where half of them are likely."""
 CHUNK_BYTES = 2 << 30
 """A library larger than this is searched piece by piece."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Some recordings of a library, and their frames."""
-
-    ids: frozenset[int]
-    haystack: Haystack
 
 
 class Searcher:
     """Searches one library; keeps its frames in memory between queries and notices when the library has changed.
 
-    What is new is then read as a piece of its own, together with pieces that are no larger: while a library grows,
-    most of it stays as it is.
+    Where it has only grown, only what is new is read.
     """
 
     def __init__(self, store: Store, encoder: WordEncoder) -> None:
         self.store, self.encoder = store, encoder
-        self._pieces: list[_Piece] = []
-        self._chosen: tuple[tuple[int, ...], Haystack] | None = None
+        self._kept: dict[tuple[int, ...] | None, Haystack] = {}  # by ids: those of all, and of the last choice
         self._recordings: dict[int, Recording] = {}
-        self._unread: frozenset[int] = frozenset()
+        self._unread: list[int] = []
         self._is_large = False
         self._version = -1
 
@@ -93,10 +82,12 @@ class Searcher:
     def _notice_changes(self) -> None:
         version = self.store.version()
         if version != self._version:
-            self._recordings = {recording.id: recording for recording in self.store.recordings()}
-            self._pieces = [piece for piece in self._pieces if piece.ids <= self._recordings.keys()]
-            self._unread = frozenset(self._recordings).difference(*(piece.ids for piece in self._pieces))
+            before, self._recordings = self._recordings, {one.id: one for one in self.store.recordings()}
             self._is_large = self.store.totals().n_frames * self.encoder.stored_dim > CHUNK_BYTES
+            if self._is_large or before.keys() - self._recordings.keys():
+                self._kept, self._unread = {}, []
+            if None in self._kept:
+                self._unread += sorted(self._recordings.keys() - before.keys())  # ids only grow
             self._version = version
 
     def _haystacks(self, ids: tuple[int, ...] | None) -> Iterator[Haystack]:
@@ -104,23 +95,18 @@ class Searcher:
         if self._is_large:
             for table in self.store.frame_chunks(CHUNK_BYTES, ids):
                 yield Haystack.of(table, self.encoder)
-        elif ids is None:
-            self._read_what_is_new()
-            yield from (piece.haystack for piece in self._pieces)
-        else:
-            if self._chosen is None or self._chosen[0] != ids:
-                self._chosen = (ids, Haystack.of(self.store.frames(ids), self.encoder))
-            yield self._chosen[1]
-
-    def _read_what_is_new(self) -> None:
-        if new := self._unread:
-            while self._pieces and self._speech(self._pieces[-1].ids) <= self._speech(new):
-                new |= self._pieces.pop().ids
-            self._pieces.append(_Piece(new, Haystack.of(self.store.frames(sorted(new)), self.encoder)))
-            self._unread = frozenset()
-
-    def _speech(self, ids: Collection[int]) -> Seconds:
-        return sum(self._recordings[id].speech_seconds for id in ids)
+            return
+        whole = self._kept.get(None)
+        if ids is None and (whole is None or self._unread):
+            new = Haystack.of(
+                self.store.frames(list(self._recordings) if whole is None else self._unread), self.encoder
+            )
+            self._kept[None] = new if whole is None else whole.joined(new)
+            self._unread = []
+        elif ids not in self._kept:
+            self._kept = {} if whole is None else {None: whole}
+            self._kept[ids] = Haystack.of(self.store.frames(ids), self.encoder)
+        yield self._kept[ids]
 
 
 def _hits(haystack: Haystack, places: Places, query: str, recordings: Mapping[int, Recording]) -> list[Hit]:
