@@ -266,7 +266,7 @@ def test_a_source_that_is_refused_leaves_no_corpus(tmp_path: Path, monkeypatch: 
     assert refusal().startswith(f"corpus: {tmp_path / 'speech'}: no manifest.jsonl")
     (tmp_path / "speech" / "a.txt").write_text("cats")
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
-    assert refusal() == "corpus: forced alignment needs pocketsphinx: pip install 'earshot[train]'"
+    assert refusal() == "corpus: forced alignment needs pocketsphinx: pip install '.[train]'"
     assert not (tmp_path / "out").exists()
 
 

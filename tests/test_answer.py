@@ -588,7 +588,7 @@ def test_without_httpx_one_line_names_the_extra(run: Earshot, model: Model, monk
     monkeypatch.setitem(sys.modules, "httpx", None)
     code, out, err = run("who paid?", "--answer", "--endpoint", model.url)
     assert code == 1 and len(out.splitlines()) == 2
-    assert err == "earshot: answers need httpx: pip install 'earshot[answer]'\n"
+    assert err == "earshot: answers need httpx: pip install '.[answer]'\n"
 
 
 def test_a_sample_is_heard_by_a_model_and_its_answer_shown_as_it_comes(model: Model, tmp_path: Path) -> None:

@@ -226,6 +226,9 @@ def test_transcripts_go_to_the_recordings_of_their_name(store: Store, tmp_path: 
     told = hear.import_transcripts(store, reader, tmp_path / "x")
     assert (told.used, told.failures, told.unmatched) == (2, (), (str(tmp_path / "x" / "other.srt"),))
     assert store.transcripts([one]) == {one: [Caption(1.0, 2.5, "hello")]}
+    (tmp_path / "x" / "own.info.json").write_text("{}")  # of no interest, as there is another
+    told = hear.import_transcripts(store, reader, tmp_path / "x")
+    assert (told.used, told.failures) == (2, ())
     (tmp_path / "x" / "own.en.srt").write_text("nothing")
     (tmp_path / "x" / "talk.srt").unlink()
     (tmp_path / "song.srt").write_text(srt.format(2))

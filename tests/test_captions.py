@@ -61,13 +61,25 @@ def test_an_excerpt_is_the_words_between_two_times() -> None:
 
 
 def test_the_transcript_of_a_recording_has_its_name(tmp_path: Path) -> None:
-    for name in ("talk.en.vtt", "talk.srt", "talk.mp3.json", "talks.srt", "talk.txt", "other.vtt", "v1.2.en.vtt"):
+    for name in (
+        "talk.en.vtt",
+        "talk.srt",
+        "talk.json",
+        "talk.mp3.json",
+        "talks.srt",
+        "talk.txt",
+        "v1.2.en.vtt",
+        "v1.srt",
+    ):
         (tmp_path / name).touch()
-    named = {name: [path.name for path in paths] for name, paths in captions.by_name(tmp_path).items()}
-    assert named["talk"] == ["talk.srt", "talk.en.vtt", "talk.mp3.json"]
-    assert (named["other"], named["v1.2"]) == (["other.vtt"], ["v1.2.en.vtt"]) and "none" not in named
+    found, others = captions.by_name(tmp_path, ["talk", "v1", "v1.2", "none"])
+    assert [path.name for path in found["talk"]] == ["talk.srt", "talk.en.vtt", "talk.json", "talk.mp3.json"]
+    assert [path.name for path in others] == ["talks.srt"] and "none" not in found
+    assert (found["v1"], found["v1.2"]) == ([tmp_path / "v1.srt"], [tmp_path / "v1.2.en.vtt"])
+    found, _ = captions.by_name(tmp_path, ["v1", "v1.2.en"])
+    assert found["v1.2.en"] == [tmp_path / "v1.2.en.vtt"]
     with pytest.raises(EarshotError, match="no folder of transcripts"):
-        captions.by_name(tmp_path / "gone")
+        captions.by_name(tmp_path / "gone", [])
 
 
 def test_captions_of_another_recording_are_refused() -> None:

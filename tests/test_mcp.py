@@ -296,4 +296,4 @@ def test_without_the_extra_it_is_one_line(
     monkeypatch.setitem(sys.modules, "mcp.server", None)
     assert cli.run(["mcp", "--library", str(folder / "library")]) == 1
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "pip install 'earshot[mcp]'" in err
+    assert out == "" and err.count("\n") == 1 and "pip install '.[mcp]'" in err

@@ -26,7 +26,7 @@ from earshot import audio
 from earshot.types import Clip
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install playwright")
-pytest.importorskip("fastapi", reason="the server is missing: pip install 'earshot[serve]'")
+pytest.importorskip("fastapi", reason="the server is missing: pip install '.[serve]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing: apt-get install chromium")
 

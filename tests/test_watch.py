@@ -120,6 +120,20 @@ def test_a_file_that_vanishes_while_it_is_read_is_not_told_and_its_return_is_see
     assert names(watcher, 2) == ["a.wav"]
 
 
+def test_a_file_that_vanishes_just_before_it_is_read_is_not_told(
+    watcher: Watcher, talk: Talk, library: earshot.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, whole = talk("inbox/a.wav", 2), library.index
+
+    def index(paths: list[str]) -> object:
+        if paths:
+            gone.unlink(missing_ok=True)
+        return whole(paths)
+
+    monkeypatch.setattr(library, "index", index)
+    assert names(watcher, 3) == [] and not gone.exists()
+
+
 def test_a_folder_that_goes_is_told_once_and_watched_for_its_return(
     watcher: Watcher, talk: Talk, tmp_path: Path
 ) -> None:

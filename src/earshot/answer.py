@@ -128,7 +128,7 @@ def answer(question: str | Clip, passages: Sequence[Passage], endpoint: Endpoint
     try:
         import httpx
     except ImportError as error:
-        raise AnswerError("answers need httpx: pip install 'earshot[answer]'") from error
+        raise AnswerError("answers need httpx: pip install '.[answer]'") from error
     if isinstance(question, Clip) and endpoint.sends == "text":
         raise QueryError(f"{question}: a spoken question goes to a model that hears: --send audio, or type it")
     passages = passages[: MOST[endpoint.sends]]

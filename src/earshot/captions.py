@@ -10,7 +10,7 @@ import codecs
 import html
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,21 +80,24 @@ def excerpt(captions: Sequence[Caption], start: Seconds, end: Seconds) -> str:
     return " ".join(words)
 
 
-def by_name(folder: Path) -> dict[str, list[Path]]:
-    """What may be transcripts in a folder, best first, by the names of recordings that they may be of, without endings.
+def by_name(folder: Path, names: Collection[str]) -> tuple[dict[str, list[Path]], list[Path]]:
+    """What may be transcripts in a folder: those of each of some recordings, named without endings, and those of none.
 
-    NAME.srt may be of NAME, and so may NAME.EN.vtt and NAME.mp3.json. EarshotError where there is no such folder.
+    NAME.srt is of NAME; if there is no NAME, and for names such as NAME.EN.vtt and NAME.mp3.srt, what comes before the
+    last dot of NAME counts. Of several of one recording the likeliest comes first. EarshotError where there is no such
+    folder.
     """
     try:
-        names = os.listdir(folder)
+        paths = [folder / name for name in os.listdir(folder)]
     except OSError as error:
         raise EarshotError(f"{folder}: no folder of transcripts ({error.strerror})") from error
     found: dict[str, list[Path]] = {}
-    paths = (path for path in map(folder.joinpath, names) if path.suffix.lower() in SUFFIXES)
-    for path in sorted(paths, key=lambda path: (len(path.name), SUFFIXES.index(path.suffix.lower()), path.name)):
-        for name in dict.fromkeys((path.stem, os.path.splitext(path.stem)[0])):
-            found.setdefault(name, []).append(path)
-    return found
+    others = list[Path]()
+    for path in sorted(paths, key=lambda path: (path.suffix.lower() == ".json", len(path.name), path.name)):
+        if path.suffix.lower() in SUFFIXES:
+            name = next((name for name in (path.stem, os.path.splitext(path.stem)[0]) if name in names), None)
+            (others if name is None else found.setdefault(name, [])).append(path)
+    return found, others
 
 
 def within(captions: Sequence[Caption], seconds: Seconds) -> list[Caption]:

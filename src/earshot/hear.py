@@ -86,23 +86,30 @@ def import_transcripts(store: Store, encoder: PassageEncoder, folder: Path) -> T
     where there is no such folder.
     """
     store.use_passage_encoder(EncoderIdentity(encoder.name, encoder.digest, encoder.dim))
-    named, matched = captions.by_name(folder), set[Path]()
-    found: dict[Path, list[Recording]] = {}
+    named: dict[str, list[Recording]] = {}
     for recording in store.recordings():
-        if paths := named.get(os.path.splitext(os.path.basename(recording.path))[0]):
-            found.setdefault(paths[0], []).append(recording)
-            matched.update(paths)
-    count, failures = 0, []
-    for path, recordings in found.items():
-        here = [r for r in recordings if os.path.dirname(r.path) == os.path.abspath(folder)] or recordings
-        try:
-            if len(here) > 1:
-                names = " and ".join(recording.path for recording in here[:2])
-                raise EarshotError(f"{path}: it may be of {names}; put it beside the one that it belongs to")
-            (recording,) = here
-            store.add_transcript(recording.id, captions.within(captions.read(path), recording.seconds))
-            count += 1
-        except EarshotError as error:
-            failures.append(Failure(str(path), None, str(error).removeprefix(f"{path}: ")))
-    unmatched = sorted({str(path) for paths in named.values() for path in paths if path not in matched})
-    return Transcripts(count, tuple(failures), tuple(unmatched))
+        named.setdefault(os.path.splitext(os.path.basename(recording.path))[0], []).append(recording)
+    found, others = captions.by_name(folder, named)
+    used, failures = 0, list[Failure]()
+    for name, paths in found.items():
+        failed = []
+        for path in paths:
+            try:
+                recording = _whose(path, named[name])
+                store.add_transcript(recording.id, captions.within(captions.read(path), recording.seconds))
+                used += 1
+                break
+            except EarshotError as error:
+                failed.append(Failure(str(path), None, str(error).removeprefix(f"{path}: ")))
+        else:
+            failures += failed
+    return Transcripts(used, tuple(failures), tuple(map(str, others)))
+
+
+def _whose(path: Path, recordings: Sequence[Recording]) -> Recording:
+    """The recording in the folder of its transcript, else the only one. EarshotError where there are several."""
+    here = [one for one in recordings if os.path.dirname(one.path) == os.path.abspath(path.parent)] or recordings
+    if len(here) > 1:
+        names = " and ".join(recording.path for recording in here[:2])
+        raise EarshotError(f"{path}: it may be of {names}; put it beside the one that it belongs to")
+    return here[0]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from earshot import ingest
 from earshot.api import Library, Paths
 from earshot.library import Failure, Fingerprint, Store
-from earshot.types import LibraryBusyError, Recording, Seconds
+from earshot.types import EarshotError, LibraryBusyError, Recording, Seconds
 
 EVERY: Seconds = 5.0
 AT_ONCE = 16
@@ -95,7 +95,12 @@ class Watcher:
         there = [path for path in paths if os.path.lexists(path)]
         if not there:
             return
-        report = self._library.index(there)
+        try:
+            report = self._library.index(there)
+        except EarshotError:
+            if any(map(os.path.lexists, there)):
+                raise
+            return  # all of them have vanished just now
         self._done.update({path: self._seen[path] for path in there if os.path.lexists(path)})
         yield from report.recordings
         for failure in report.failures:

@@ -95,14 +95,14 @@ def serve(host: str, port: int, token: str | None, endpoint: Endpoint | None, li
 
     The page is at the address that is printed, and what programs can ask at /openapi.json. Only this machine can
     connect unless --host says otherwise. The model at --endpoint, if you name one, is asked when somebody wants an
-    answer, as by `ask --answer`; nothing is sent before. Needs pip install 'earshot[serve]'.
+    answer, as by `ask --answer`; nothing is sent before. Needs pip install '.[serve]'.
     """
     if token == "":
         raise click.UsageError("The token is empty; name a secret.")
     try:
         from earshot.server.run import serve
     except ModuleNotFoundError as error:
-        raise EarshotError(f"the server needs {error.name}: pip install 'earshot[serve]'") from error
+        raise EarshotError(f"the server needs {error.name}: pip install '.[serve]'") from error
     try:
         serve(library, host, port, token=token, endpoint=endpoint)
     except KeyboardInterrupt:
@@ -122,7 +122,7 @@ def mcp(library: Library) -> None:
     try:
         from earshot.mcp import create_server
     except ImportError as error:
-        raise EarshotError(f"`earshot mcp` needs the MCP SDK ({error}): pip install 'earshot[mcp]'") from error
+        raise EarshotError(f"`earshot mcp` needs the MCP SDK ({error}): pip install '.[mcp]'") from error
     import signal
 
     from earshot.api import open

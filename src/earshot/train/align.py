@@ -52,7 +52,7 @@ class Aligner:
         try:
             from pocketsphinx import Decoder
         except ModuleNotFoundError as error:
-            raise AlignmentError("forced alignment needs pocketsphinx: pip install 'earshot[train]'") from error
+            raise AlignmentError("forced alignment needs pocketsphinx: pip install '.[train]'") from error
 
         self._pronounce_word = pronounce_word
         self._decoders = [
