@@ -35,7 +35,7 @@ class FakeSearcher:
     asked: list[tuple[Any, ...]]
 
     def __init__(self, store: Store, encoder: ToyEncoder) -> None:
-        self.store, self.encoder = store, encoder
+        self.store, self.encoder, self.close = store, encoder, store.close
 
     def spot(self, words: list[str], within: str | None) -> list[list[Hit]]:
         assert not words  # to the toy's lexicon

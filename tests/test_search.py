@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +22,7 @@ from earshot.features import N_MELS, Floats
 from earshot.frames import FrameTable
 from earshot.library import EncoderIdentity, Fingerprint, Store, Stretch
 from earshot.pronounce import PHONES, pronounce
-from earshot.query import example_queries
+from earshot.query import Query, example_queries, typed_query
 from earshot.search import Searcher
 from earshot.types import Clip, EarshotError, QueryError
 
@@ -185,6 +187,25 @@ def test_a_changed_library_is_noticed(searcher: Searcher) -> None:
     assert "/c/new.wav" not in {hit.recording.path for hit in searcher.find("telescope", top=None)}
 
 
+def test_an_example_that_takes_long_to_read_keeps_nobody_waiting(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, read = threading.Event(), threading.Event()
+
+    def slowly(clip: Clip, encoder: WordEncoder) -> list[Query]:
+        reading.set()
+        assert read.wait(30)
+        return typed_query("telescope", encoder)
+
+    monkeypatch.setattr("earshot.search.spoken_query", slowly)
+    with ThreadPoolExecutor() as pool:
+        example = pool.submit(searcher.find, Clip("telescope.wav"))
+        assert reading.wait(30)
+        assert searcher.find("telescope")
+        read.set()
+        assert example.result(30)
+
+
 def test_of_a_library_that_grows_only_what_is_new_is_read(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is searched as by a searcher that begins now, also where more places are likely than are looked at."""
     from earshot import places
@@ -281,7 +302,6 @@ def test_hits_are_asked_for_in_numbers_that_there_can_be(searcher: Searcher, wro
 def test_of_a_long_query_fewer_places_are_aligned(encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of greatest cosine, so that memory is bounded; and nothing warns of what is far from likely."""
     from earshot import places, scores
-    from earshot.query import typed_query
 
     way = typed_query("seven", encoder)[0]
     table = FrameTable(
@@ -319,7 +339,6 @@ def test_examples_that_are_none_are_one_line(searcher: Searcher, tmp_path: Path)
 def test_the_probability_that_is_told_is_that_of_the_outcome(encoder: WordEncoder) -> None:
     """Log odds, and how long a long query is, weighed; the order within a query stays."""
     from earshot.places import LONG, outcome_features, size
-    from earshot.query import typed_query
 
     way, phrase = typed_query("seven", encoder)[0], typed_query("seven miles", encoder)[0]
     long = replace(way, states=np.zeros((40, 40), np.float32), spoken=True)
@@ -336,7 +355,6 @@ def test_the_probability_that_is_told_is_that_of_the_outcome(encoder: WordEncode
 def test_a_copy_of_an_example_is_it_whatever_word_it_may_be(searcher: Searcher, encoder: PlainEncoder) -> None:
     """Even where the words that the example may be are wrong, and seem certain."""
     from earshot.places import find_places
-    from earshot.query import typed_query
 
     (haystack,) = searcher._haystacks(searcher._those(None)[1])
     sound, *_ = example_queries("clip", encoder.trim(said("telescope")), encoder)

@@ -86,7 +86,7 @@ class Library:
         """Let go of the files and the memory that searching holds."""
         with self._turn:
             if self._searcher is not None:
-                self._searcher.store.close()
+                self._searcher.close()
             self._searcher = self._asker = None
 
     def index(
@@ -136,7 +136,8 @@ class Library:
         LibraryError where there is no library, or another encoder wrote it.
         """
         with self._turn:
-            return self._open_searcher().find(query, top=top, threshold=threshold, within=within)
+            searcher = self._open_searcher()
+        return searcher.find(query, top=top, threshold=threshold, within=within)
 
     def ask(self, question: str | Clip, *, top: int | None = 10, within: str | None = None) -> list[Passage]:
         """Passages that may answer a question, typed or spoken, best first; `top` and `within` as for `find`.
@@ -152,7 +153,8 @@ class Library:
                 if passages is None:
                     raise LibraryError("nothing can be asked: there is no passage encoder for this word encoder")
                 self._asker = Asker(passages, self._open_searcher())
-            return self._asker.ask(question, top=top, within=within)
+            asker = self._asker
+        return asker.ask(question, top=top, within=within)
 
     def recordings(self, within: str | None = None) -> list[Recording]:
         """The recordings in the library, by path; only those whose path matches `within`, as for `find`."""

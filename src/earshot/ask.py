@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,7 @@ class Asker:
         self._written = bm25.Index([])
         self._twins: Ints = np.zeros(0, np.int64)
         self._version = -1
+        self._turn = Lock()
 
     def ask(self, question: str | Clip, *, top: int | None = 10, within: str | None = None) -> list[Passage]:
         """Passages that may answer `question`, best first, at most `top`; only in recordings that match `within`.
@@ -142,9 +144,14 @@ class Asker:
         cannot be read; LibraryError where the library has no passages, or another encoder's.
         """
         tokens = self._tokens(question)
+        text = question if isinstance(question, str) else self.encoder.read(tokens)
+        with self._turn:
+            return self._ranked(tokens, text, top, within)
+
+    def _ranked(self, tokens: Ints, text: str, top: int | None, within: str | None) -> list[Passage]:
+        """Passages that may answer a question of these word pieces, best first."""
         (vector,) = self.encoder.embed_tokens([tokens])
         shelves = self._read()
-        text = question if isinstance(question, str) else self.encoder.read(tokens)
         said = self.searcher.spot(telling_words(text, self.searcher.encoder.lexicon), within)
         counts = expected_counts(said, *shelves[0].spans), self._written.counts(np.unique(tokens).tolist())
         heard, written = (shelf.scores(vector, of, within) for shelf, of in zip(shelves, counts, strict=True))

@@ -11,6 +11,7 @@ import fnmatch
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 from earshot.encoders.word import WordEncoder
 from earshot.library import Store
@@ -27,7 +28,8 @@ CHUNK_BYTES = 2 << 30
 class Searcher:
     """Searches one library; keeps its frames in memory between queries and notices when the library has changed.
 
-    Where it has only grown, only what is new is read.
+    Where it has only grown, only what is new is read. Threads may share one: they take turns, but for examples, each
+    of which is read and heard at once.
     """
 
     def __init__(self, store: Store, encoder: WordEncoder) -> None:
@@ -37,6 +39,12 @@ class Searcher:
         self._unread: list[int] = []
         self._is_large = False
         self._version = -1
+        self._turn = Lock()
+
+    def close(self) -> None:
+        """Close the store, once nobody searches."""
+        with self._turn:
+            self.store.close()
 
     def find(
         self, query: str | Clip, *, top: int | None = 20, threshold: float | None = None, within: str | None = None
@@ -53,10 +61,11 @@ class Searcher:
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"a threshold is a probability from 0 to 1, not {threshold}")
         ways = typed_query(query, self.encoder) if isinstance(query, str) else spoken_query(query, self.encoder)
-        recordings, ids = self._those(within)
         hits = list[Hit]()
-        for haystack in self._haystacks(ids):
-            hits += _hits(haystack, find_places(haystack, ways, self.encoder), ways[0].label, recordings)
+        with self._turn:
+            recordings, ids = self._those(within)
+            for haystack in self._haystacks(ids):
+                hits += _hits(haystack, find_places(haystack, ways, self.encoder), ways[0].label, recordings)
         hits = [hit for hit in hits if threshold is None or hit.probability >= threshold]
         hits.sort(key=lambda hit: -hit.probability)
         return hits[:top]
@@ -64,7 +73,9 @@ class Searcher:
     def spot(self, words: Sequence[str], within: str | None = None) -> list[list[Hit]]:
         """Where each of some words may be said, likely or not, in any order; nowhere for what cannot be sought."""
         found: list[list[Hit]] = [[] for _ in words]
-        if words:
+        if not words:
+            return found
+        with self._turn:
             recordings, ids = self._those(within)
             for haystack in self._haystacks(ids):
                 for hits, here in zip(found, spot(haystack, words, self.encoder, recordings), strict=True):
