@@ -12,8 +12,8 @@ demo: .venv/base.stamp
 	@$(DEMO) index samples/
 	@echo; echo '$$ earshot find gradient'
 	@$(DEMO) find gradient --table
-	@echo; echo '$$ earshot find --like samples/podcast.m4a@18.77-19.35 --top 5    # the word as somebody said it'
-	@$(DEMO) find --like samples/podcast.m4a@18.77-19.35 --top 5 --table
+	@echo; echo '$$ earshot find --like samples/lecture.opus@6.65-7.29    # the word as somebody said it'
+	@$(DEMO) find --like samples/lecture.opus@6.65-7.29 --table
 	@echo; echo '$$ earshot ask "who paid for the telescope?" --top 2    # words as the machine hears them: rough'
 	@$(DEMO) ask "who paid for the telescope?" --top 2 --table
 	@echo

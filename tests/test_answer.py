@@ -403,6 +403,26 @@ def test_redirects_are_not_followed(serve: Callable[[], Model], status: int) -> 
     assert KEY not in str(error.value) and there.sent == []
 
 
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["<think>who", " paid?</think>\n\nThe widow", " [1]."], "The widow [1]."),
+        (["\n", "<th", "ink>", "x", "</thi", "nk>", "Nobody."], "Nobody."),
+        (["<th", "ree>"], "<three>"),
+        (["No <think>", "x</think>"], "No <think>x</think>"),
+    ],
+)
+def test_what_a_model_thinks_first_is_no_part_of_its_answer(model: Model, pieces: list[str], text: str) -> None:
+    model.replies = [says(*pieces)]
+    assert ask(Endpoint(model.url))[1].text == text
+
+
+def test_a_model_that_only_thinks_has_answered_nothing(model: Model) -> None:
+    model.replies = [says("<think>who", " paid?")]
+    with pytest.raises(AnswerError, match="answered nothing"):
+        ask(Endpoint(model.url))
+
+
 def test_what_came_before_a_break_stays(model: Model) -> None:
     def chunked(handler: BaseHTTPRequestHandler) -> None:
         handler.protocol_version = "HTTP/1.1"

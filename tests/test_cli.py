@@ -130,7 +130,11 @@ def test_index_of_a_folder_without_audio_says_so(run: Earshot, tmp_path: Path) -
 def test_two_index_runs_at_once(run: Earshot, indexed: None) -> None:
     with Store.open(".earshot", writing=True):
         code, out, err = run("index", "talks")
-    assert (code, out) == (1, "") and "another `earshot index` is writing" in err and err.count("\n") == 1
+    assert (
+        (code, out) == (1, "")
+        and "another `earshot` (index, watch or serve) is writing" in err
+        and err.count("\n") == 1
+    )
 
 
 def test_the_library_of_another_encoder_is_refused(run: Earshot, indexed: None, toy: ToyEncoder) -> None:
@@ -246,6 +250,15 @@ def test_ask_prints_json_lines_when_piped_and_passages_for_people(run: Earshot, 
     assert json.loads(run("ask", "--like", "talks/a.wav", "--in", "b.wav")[1])["recording"] == "talks/b.wav"
 
 
+def test_recordings_without_speech_are_named(run: Earshot, talk: Talk) -> None:
+    for k in range(7):
+        talk(f"talks/silent{k}.wav", 0)
+    talk("talks/loud.wav", 1)
+    code, out, err = run("index", "talks")
+    assert code == 0 and "indexed 8 recordings" in out and err.startswith("earshot: no speech in: talks/silent")
+    assert err.count("silent") == 5 and err.endswith(" and 2 more\n") and "loud" not in err
+
+
 def test_ask_reads_transcripts_and_names_those_that_are_none(run: Earshot, talk: Talk) -> None:
     for name in ("a", "b", "c"):
         talk(f"talks/{name}.wav", 2)
@@ -278,7 +291,7 @@ def test_ask_reads_transcripts_and_names_those_that_are_none(run: Earshot, talk:
 def test_what_cannot_be_asked_a_library_is_one_line(run: Earshot, indexed: None, talk: Talk) -> None:
     assert run("ask", " ")[::2] == (
         2,
-        "earshot: the question is empty; type one, as in earshot ask 'who paid for it?'\n",
+        "earshot: the question is empty; type one, as in 'who paid for it?'\n",
     )
     assert "the question has 99 words" in run("ask", *["w1"] * 99)[2]
     for arguments in ((), ("w1", "--like", "talks/a.wav")):

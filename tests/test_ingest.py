@@ -159,6 +159,25 @@ def test_links_that_go_round_are_followed_once(talk: Talk, tmp_path: Path) -> No
     assert find_files([tmp_path / "talks"]).files == (str(tmp_path / "talks/a/x.wav"),)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_links_bring_no_file_in_twice_and_none_of_the_folder_that_they_are_in(talk: Talk, tmp_path: Path) -> None:
+    for name in ("talks/x.wav", "talks/b/y.wav", "more/z.wav", "other.wav"):
+        talk(name)
+    (tmp_path / "talks/a").symlink_to(tmp_path / "more")
+    (tmp_path / "talks/b/up").symlink_to(tmp_path)
+    there = tuple(str(tmp_path / name) for name in ("talks/x.wav", "talks/b/y.wav", "more/z.wav"))
+    found = find_files([tmp_path / "talks", tmp_path / "more", tmp_path / "talks/a", tmp_path / "talks/b"])
+    assert (found.files, found.empty_folders) == (there, ())
+    assert find_files([tmp_path / "talks"]).files == (*there[:2], str(tmp_path / "talks/a/z.wav"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_a_link_to_nowhere_is_a_failure_that_is_remembered(store: Store, toy: ToyEncoder, tmp_path: Path) -> None:
+    (tmp_path / "nowhere.wav").symlink_to("gone")
+    (failure,) = ingest.index(store, toy, [tmp_path]).failures
+    assert store.failures() == [failure] and failure.path.endswith("nowhere.wav")
+
+
 def test_what_is_not_there_and_empty_folders_are_told_apart(store: Store, toy: ToyEncoder, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "notes.txt").write_text("hello")

@@ -395,11 +395,11 @@ def test_a_missing_block_is_noticed(store: Store) -> None:
 
 def test_a_second_writer_is_refused_and_readers_are_not(store: Store) -> None:
     add(store, "a", stretch(0.0, 3))
-    assert "another `earshot index` is writing" in refusal(store.path, writing=True)
-    with pytest.raises(LibraryError, match="another `earshot index` is writing"):
+    assert "another `earshot` (index, watch or serve) is writing" in refusal(store.path, writing=True)
+    with pytest.raises(LibraryError, match=r"another `earshot` .* is writing"):
         Store.create_or_open(store.path, ENCODER)
     result = run_script("Store.create_or_open(sys.argv[1], ENCODER)", store.path)
-    assert "another `earshot index` is writing" in result.stderr
+    assert "another `earshot` (index, watch or serve) is writing" in result.stderr
     with Store.open(store.path) as reader:
         assert len(reader.frames().vectors) == 3
         with pytest.raises(RuntimeError, match="reading only"):

@@ -164,7 +164,7 @@ def test_other_scripts_are_refused_with_a_way_out(text: str, script: str) -> Non
         pronounce(text)
     assert str(refusal.value) == (
         f"'{text}' is written in a script Earshot cannot pronounce yet ({script}); "
-        "spell it in Latin letters, or search by example with --like"
+        "spell it in Latin letters, or search by example"
     )
 
 

@@ -50,6 +50,7 @@ _ROUGH = (
 )
 _CITED = re.compile(r"[\[【](?:passages?\s+)?([0-9]{1,3}(?:(?:[\s,;–-]|and)+[0-9]{1,3})*)(?:†[^\]】]*)?[\]】]", re.I)
 _RANGE = re.compile(r"([0-9]+)\s*[–-]\s*([0-9]+)|([0-9]+)")
+_THINKING, _THOUGHT = "<think>", "</think>"
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -140,7 +141,7 @@ def answer(question: str | Clip, passages: Sequence[Passage], endpoint: Endpoint
         body["model"] = endpoint.model
     text = ""
     try:
-        for piece in _pieces(body, endpoint):
+        for piece in _aloud(_pieces(body, endpoint)):
             text += piece
             yield piece
             if len(text) > LONGEST_ANSWER:
@@ -157,6 +158,23 @@ def answer(question: str | Clip, passages: Sequence[Passage], endpoint: Endpoint
     if not text.strip():
         raise endpoint.error("the model answered nothing; try again, or another model")
     yield Answer(text, *_cited(text, passages, endpoint))
+
+
+def _aloud(pieces: Iterator[str]) -> Iterator[str]:
+    """The pieces without what a model thinks first, as far as it says so by <think> and </think>."""
+    begun = ""
+    for piece in pieces:
+        begun += piece
+        if _THINKING.startswith(begun.lstrip()[: len(_THINKING)]):  # it may be thinking yet
+            if _THOUGHT not in begun and len(begun) <= LONGEST_ANSWER:
+                continue
+            begun = begun.partition(_THOUGHT)[2].lstrip()
+        if begun:
+            yield begun
+        yield from pieces
+        return
+    if begun and not begun.lstrip().startswith(_THINKING):
+        yield begun
 
 
 def _broken(text: str) -> str:

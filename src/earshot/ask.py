@@ -177,8 +177,8 @@ class Asker:
         """The word pieces of a question."""
         if isinstance(question, str):
             tokens = np.array(self.encoder.text.pieces.ids(question), np.int64)
-            if not len(tokens):
-                raise QueryError("the question is empty; type one, as in earshot ask 'who paid for it?'")
+            if not len(tokens) or not any(map(str.isalnum, question)):
+                raise QueryError("the question is empty; type one, as in 'who paid for it?'")
             if len(tokens) > self.encoder.text.limit - 2:
                 raise QueryError(f"the question has {len(question.split())} words; ask in two sentences or so")
             return tokens

@@ -57,7 +57,8 @@ def take_writer_lock(folder: Path) -> sqlite3.Connection:
         if _code(error) != sqlite3.SQLITE_BUSY:
             raise
         raise LibraryBusyError(
-            f"another `earshot index` is writing to the library at {folder}: wait for it, or use another (--library)"
+            f"another `earshot` (index, watch or serve) is writing to the library at {folder}: wait for it, or use"
+            " another (--library)"
         ) from error
 
 

@@ -122,6 +122,8 @@ def index(
                 done = len(recordings) + len(failures)
                 progress(Progress(crew.seconds, max(expected, crew.seconds), done, n_files, failure))
 
+        for failure in missed:
+            store.add_failure(failure)
         for failure in (*found.failures, *missed):
             tell(failure)
         for job in crew.finished():
@@ -145,46 +147,72 @@ def index(
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> Found:
     """The files at `paths`, once each: those named, whatever they are, and those below folders that look like audio.
 
-    Hidden files and folders are passed over unless named. Links are followed, once to each folder.
+    Hidden files and folders are passed over unless named. Links are followed to folders that are not below `paths`,
+    once to each, and not to one that they are in.
     """
     files: dict[str, None] = {}
     failures: list[Failure] = []
     empty: list[str] = []
+    walk = _Walk(failures)
     for path in [os.fspath(path) for path in paths]:
         if os.path.isdir(path):
-            failed = len(failures)
-            below = list(_audio_files(os.path.abspath(path), failures))
+            failed, linked = len(failures), len(walk.links)
+            seen = walk.has_seen(path)
+            below = list(walk.audio_files(os.path.abspath(path)))
             files.update(dict.fromkeys(below))
-            if not below and len(failures) == failed:
+            if not (below or seen) and (len(failures), len(walk.links)) == (failed, linked):
                 empty.append(os.path.abspath(path))
         elif os.path.lexists(path):
             files[os.path.abspath(path)] = None
         else:
             failures.append(Failure(path, None, "no such file or folder; check its name"))
+    for link in walk.links:  # grows meanwhile
+        files.update(dict.fromkeys(walk.audio_files(link)))
     return Found(tuple(files), tuple(failures), tuple(empty))
 
 
-def _audio_files(folder: str, failures: list[Failure]) -> Iterator[str]:
-    def refused(error: OSError) -> None:
-        advice = "allow it, as with chmod +rx" if isinstance(error, PermissionError) else "check the path and the disk"
-        failures.append(Failure(str(error.filename), None, f"cannot be listed ({error.strerror}); {advice}"))
+class _Walk:
+    """Walks through folders, each once however it is reached; links to others wait until the rest is done."""
 
-    visited = set()
-    for path, subfolders, names in os.walk(folder, followlinks=True, onerror=refused):
-        try:
-            status = os.stat(path)
-        except OSError as error:  # it has vanished meanwhile
-            refused(error)
-            subfolders.clear()
-            continue
-        if (status.st_dev, status.st_ino) in visited:
-            subfolders.clear()
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in audio.SUFFIXES:
-                yield os.path.join(path, name)
+    def __init__(self, failures: list[Failure]) -> None:
+        self.failures = failures
+        self.links: list[str] = []
+        self._visited: set[tuple[int, int]] = set()
+
+    def has_seen(self, folder: str) -> bool:
+        """Whether its files are among those that were found."""
+        status = os.stat(folder)
+        return (status.st_dev, status.st_ino) in self._visited
+
+    def audio_files(self, folder: str) -> Iterator[str]:
+        """Paths of the audio files below."""
+        for path, subfolders, names in os.walk(folder, onerror=self._refused):
+            try:
+                status = os.stat(path)
+            except OSError as error:  # it has vanished meanwhile
+                self._refused(error)
+                subfolders.clear()
+                continue
+            if (status.st_dev, status.st_ino) in self._visited:
+                subfolders.clear()
+                continue
+            self._visited.add((status.st_dev, status.st_ino))
+            below = [os.path.join(path, name) for name in sorted(subfolders) if not name.startswith(".")]
+            self.links += [link for link in below if os.path.islink(link) and not _leads_up(link)]
+            subfolders[:] = [os.path.basename(name) for name in below]
+            for name in sorted(names):
+                if not name.startswith(".") and os.path.splitext(name)[1].lower() in audio.SUFFIXES:
+                    yield os.path.join(path, name)
+
+    def _refused(self, error: OSError) -> None:
+        advice = "allow it, as with chmod +rx" if isinstance(error, PermissionError) else "check the path and the disk"
+        self.failures.append(Failure(str(error.filename), None, f"cannot be listed ({error.strerror}); {advice}"))
+
+
+def _leads_up(link: str) -> bool:
+    """Whether a link leads to a folder that it is in itself."""
+    target, here = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
+    return os.path.commonpath([target, here]) == target
 
 
 def fingerprint(path: str) -> Fingerprint:

@@ -365,7 +365,7 @@ def _latin(text: str) -> str:
             script = {"CJK": "Chinese characters", "LATIN": f"the letter {letter}"}.get(script, script.title())
             raise QueryError(
                 f"'{_shown(text)}' is written in a script Earshot cannot pronounce yet ({script}); "
-                "spell it in Latin letters, or search by example with --like"
+                "spell it in Latin letters, or search by example"
             )
     return plain
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -39,11 +40,19 @@ def index(paths: tuple[str, ...], transcripts: str | None, library: Library) -> 
     for folder in report.empty_folders:
         output.complain(f"{output.printable(folder)}: no audio files in it")
     if unmatched := report.transcripts.unmatched:
-        names = ", ".join(output.printable(os.path.basename(path)) for path in unmatched[:5])
-        more = f" and {len(unmatched) - 5} more" if len(unmatched) > 5 else ""
-        output.complain(f"of no recording in the library by their names: {names}{more}")
+        output.complain(
+            f"of no recording in the library by their names: {_some(list(map(os.path.basename, unmatched)))}"
+        )
+    if silent := [recording.path for recording in report.recordings if not recording.speech_seconds]:
+        output.complain(f"no speech in: {_some(silent)}")
     click.echo(reports.summary(report))
     return 1 if report.failures or report.transcripts.failures else 0
+
+
+def _some(paths: Sequence[str], most: int = 5) -> str:
+    """The first of some paths."""
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(map(output.printable, paths[:most])) + more
 
 
 @click.command()
