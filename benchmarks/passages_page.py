@@ -14,11 +14,11 @@ Who heard: "earshot" by its passage encoder, "text" is the transcript (the upper
 own models, "whisper" faster-whisper. How questions are compared: by meaning, vectors of the same sentence encoder
 (paper B); by words, BM25 over word pieces, for Earshot over words that are sought in the sound, counted by their
 chances; by both, as `earshot ask` does it (no ending), also with questions that another voice speaks ("-spoken"); by
-BM25 of the library bm25s over whole words. Other names are systems of recipes/passage-ablation.toml, by meaning. All
-passages of a test are one pool, with one question for each: recall at 1, 5 and 10 and mean reciprocal rank from
-question to passage, recall at 1 back. Tests without questions are asked for five rare words of each passage. WER: of
-the words heard. Seconds: processor time for an hour of speech; milliseconds: the same for a question to all of the
-pool. Others used the machine too: compare ratios.
+BM25 of the library bm25s over whole words. Other names are checkpoints, in torch and by meaning: "pretrain" of stage 1
+alone, and what recipes/passage-ablation.toml makes of it in 300 steps. All passages of a test are one pool, with one
+question for each: recall at 1, 5 and 10 and mean reciprocal rank from question to passage, recall at 1 back. Tests
+without questions are asked for five rare words of each passage. WER: of the words heard. Seconds: processor time for an
+hour of speech; milliseconds: the same for a question to all of the pool. Others used the machine too: compare ratios.
 """
 COLUMNS = (
     "question_r1",
