@@ -495,6 +495,52 @@ def test_a_damaged_recording_is_named_and_the_rest_goes_in(library: earshot.Libr
         assert "whole.wav" in ids(client)
 
 
+@pytest.mark.parametrize(
+    "reason",
+    ["cannot be read (too many open files); check the disk, and try again", "damaged at 1.00 s; copy it again"],
+)
+def test_a_recording_that_is_in_stays_whatever_fails_at_a_later_start(
+    library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    with served(library) as client:
+        client.post("/api/recordings?name=kept.wav", content=talk("kept.wav").read_bytes())
+        assert not idle(client)["failures"]
+    kept = library.path / "recordings" / "kept.wav"
+    os.utime(kept, (1, 1))  # as a backup that is put back
+
+    def fail(path: str, **_: Any) -> Iterator[Any]:
+        raise earshot.AudioError(f"{path}: {reason}")
+
+    monkeypatch.setattr("earshot.audio.stream", fail)
+    with served(library) as client:
+        (failure,) = idle(client)["failures"]
+        assert failure == {"name": "kept.wav", "reason": reason}
+        assert kept.exists() and "kept.wav" in ids(client)
+
+
+def test_a_recording_that_cannot_be_read_for_now_goes_in_at_the_next_start(
+    library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, check = library.index, audio._check
+
+    def denied(path: str) -> None:
+        if path.endswith("/kept.wav"):
+            raise earshot.AudioError(f"{path}: cannot be opened (Too many open files); check the path and the disk")
+        check(path)
+
+    def later(paths: Sequence[str], **options: Any) -> Any:
+        monkeypatch.setattr(audio, "_check", denied)
+        return index(paths, **options)
+
+    monkeypatch.setattr(library, "index", later)
+    with served(library) as client:
+        client.post("/api/recordings?name=kept.wav", content=talk("kept.wav").read_bytes())
+        assert len(idle(client)["failures"]) == 1
+    monkeypatch.undo()
+    with served(library) as client:
+        assert not idle(client)["failures"] and "kept.wav" in ids(client)
+
+
 def test_a_full_disk_keeps_nothing(library: earshot.Library, monkeypatch: pytest.MonkeyPatch) -> None:
     room = [1 << 20]
     write = os.write

@@ -129,7 +129,7 @@ async def upload(
         await run_in_threadpool(partial(service.uploads.mkdir, parents=True, exist_ok=True))
     async with body_in_file(request, service.uploads) as part:
         path = await in_turn(request, service.decoding, partial(keep, part, name))
-    service.indexer.add(str(path))
+    service.indexer.add(str(path), sent=True)
     return Uploaded(name=path.name)
 
 
