@@ -855,7 +855,7 @@ def answering(library: earshot.Library) -> Iterator[TestClient]:
 def test_an_answer_comes_piece_by_piece_with_its_citations(
     answering: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(question: str, passages: Sequence[Passage], endpoint: Endpoint) -> Iterator[str | Answer]:
+    def answer(question: str, passages: Sequence[Passage], endpoint: Endpoint, _: Any) -> Iterator[str | Answer]:
         assert question == "who paid?" and endpoint.model == "model"
         yield "The widow"
         yield "\npaid [1]."
@@ -893,6 +893,32 @@ def test_an_endpoint_that_is_not_there_is_an_error_in_the_stream(answering: Test
     *_, (name, data) = events(answering.get("/api/answer?q=who%20paid").text)
     assert name == "error" and set(data) == {"detail"}
     assert answering.get("/api/answer?q=").status_code == 400
+
+
+def test_clients_that_leave_a_silent_endpoint_make_room_and_do_not_hold_a_shutdown_up(
+    library: earshot.Library, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(10)
+        endpoint = Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", "model")
+        with listening(library, endpoint=endpoint) as address:
+            get = b"GET /api/answer?q=who%20paid HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            for _ in range(9):  # one more than are asked at once
+                with socket.create_connection(address, 10) as client:
+                    client.sendall(get)
+                    asked, _ = silent.accept()
+                    assert asked.recv(9).startswith(b"POST")
+                with asked:
+                    asked.settimeout(10)
+                    while asked.recv(1 << 16):  # until the server hangs up
+                        pass
+            with socket.create_connection(address, 10) as client:
+                client.sendall(get)
+                asked, _ = silent.accept()
+                began = time.monotonic()
+        with asked:
+            assert time.monotonic() - began < 5
+    assert "Traceback" not in capfd.readouterr().err
 
 
 # The document, and the command

@@ -5,13 +5,15 @@ In: requests. Out: recordings by id, results of calls in their turn. Knows nothi
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from anyio import CapacityLimiter
@@ -71,12 +73,30 @@ class Service:
             if Path(recording.path).parent == self.uploads:
                 Path(recording.path).unlink(missing_ok=True)
 
-    def answer(self, question: str, passages: Sequence[Passage]) -> Iterator[str | Answer]:
-        """An answer piece by piece, last all of it; there is an endpoint."""
-        from earshot.answer import answer
+    @contextmanager
+    def answer(self, question: str, passages: Sequence[Passage]) -> Iterator[asyncio.Queue[str | Answer | Exception]]:
+        """An answer piece by piece, last all of it or what went wrong; it stops when nobody waits for it any more.
+
+        There is an endpoint. Its thread is one of its own: a shutdown does not wait for what others may never say.
+        """
+        from earshot.answer import Stop, answer
 
         assert self.endpoint is not None
-        return answer(question, passages, self.endpoint)
+        loop, pieces, stop = asyncio.get_running_loop(), asyncio.Queue[str | Answer | Exception](), Stop()
+
+        def work(endpoint: Endpoint) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                try:
+                    for piece in answer(question, passages, endpoint, stop):
+                        loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                except Exception as error:
+                    loop.call_soon_threadsafe(pieces.put_nowait, error)
+
+        Thread(target=work, args=(self.endpoint,), daemon=True).start()
+        try:
+            yield pieces
+        finally:
+            stop()
 
     async def recording(self, id: int) -> Recording:
         """404 where there is none."""
