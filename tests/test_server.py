@@ -584,7 +584,7 @@ def test_a_slow_client_is_not_waited_for(library: earshot.Library, monkeypatch: 
     with listening(library) as address:
         head = b"POST /api/recordings?name=a.wav HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
         said = exchange(address, head, b"RIFF")
-        assert said.startswith(b"HTTP/1.1 408") and b"did not come" in said
+        assert said.startswith(b"HTTP/1.1 408") and b"send it again" in said
         with socket.create_connection(address, 10) as connection:
             connection.sendall(head)
             connection.settimeout(0.1)
@@ -596,6 +596,80 @@ def test_a_slow_client_is_not_waited_for(library: earshot.Library, monkeypatch: 
         assert said.startswith(b"HTTP/1.1 408")
         assert uploads(library) == []
         assert exchange(address) == exchange(address, b"GET / HTTP/1.1\r\nHost: loc") == b""
+
+
+def test_half_a_request_is_not_waited_for_after_an_answer_either(
+    library: earshot.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.5)
+    with listening(library) as address, socket.create_connection(address, 10) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            said = b""
+            while not said.endswith(b"}"):
+                piece = connection.recv(1 << 16)
+                assert piece
+                said += piece
+            time.sleep(0.3)
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        assert connection.recv(1) == b""
+
+
+def test_who_does_not_take_an_answer_is_hung_up_on_and_who_takes_it_slowly_is_not(
+    library: earshot.Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.5)
+    long = tmp_path / "long.wav"
+    audio.write_wav(long, np.zeros(SAMPLE_RATE * 500, np.float32))
+    library.index(long)
+    with listening(library) as address:
+        head = b"GET /api/audio/%d HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        (id,) = (recording.id for recording in library.recordings("long.wav"))
+
+        def taken(pause: float) -> int:
+            with socket.socket() as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+                connection.settimeout(10)
+                connection.connect(address)
+                connection.sendall(head % id)
+                time.sleep(pause)
+                size = 0
+                with suppress(ConnectionResetError):
+                    while piece := connection.recv(1 << 20):
+                        size += len(piece)
+                        time.sleep(0.005)
+                return size
+
+        assert taken(0.0) > long.stat().st_size
+        assert taken(1.5) < long.stat().st_size
+
+
+def test_only_so_many_recordings_are_sent_at_once(library: earshot.Library, talk: Talk) -> None:
+    head = b"POST /api/recordings?name=a.wav HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\nRIFF"
+    with listening(library) as address:
+        connections = [socket.create_connection(address, 10) for _ in range(8)]
+        for connection in connections:
+            connection.sendall(head)
+        wait_for(lambda: len(uploads(library)) == 8)
+        said = exchange(address, head)
+        assert said.startswith(b"HTTP/1.1 503") and b"send it again" in said and len(uploads(library)) == 8
+        for connection in connections:
+            connection.close()
+        wait_for(lambda: not uploads(library))
+        assert exchange(address, head.replace(b"9999", b"4")).startswith(b"HTTP/1.1 415")
+
+
+def test_connections_beyond_those_that_are_served_are_told_so(
+    library: earshot.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "CONNECTIONS", 3)
+    get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with listening(library) as address:
+        taken = [socket.create_connection(address, 10) for _ in range(3)]
+        assert exchange(address, get).startswith(b"HTTP/1.1 503")
+        for connection in taken:
+            connection.close()
+        wait_for(lambda: exchange(address, get).startswith(b"HTTP/1.1 200"))
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing(library: earshot.Library) -> None:
@@ -685,6 +759,28 @@ def test_taking_out_waits_a_little_for_what_is_taken_in(
         go_on.set()
         idle(client)
         assert client.delete("/api/recordings/1").status_code == 204
+
+
+def test_waveforms_are_drawn_while_those_who_take_out_wait(
+    library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(library, "index", lambda paths, **_: go_on.wait(20))
+    with listening(library) as address:
+        sound = talk("a.wav").read_bytes()
+        head = b"POST /api/recordings?name=a.wav HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(sound)
+        assert exchange(address, head + b"Connection: close\r\n\r\n", sound).startswith(b"HTTP/1.1 202")
+        waiting = [socket.create_connection(address, 10) for _ in range(6)]
+        for connection in waiting:
+            connection.sendall(b"DELETE /api/recordings/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.3)
+        began = time.monotonic()
+        get = b"GET /api/peaks/2?end=2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        assert exchange(address, get).startswith(b"HTTP/1.1 200") and time.monotonic() - began < 3
+        go_on.set()
+        for connection in waiting:
+            assert connection.recv(1 << 16).startswith((b"HTTP/1.1 204", b"HTTP/1.1 404"))
+            connection.close()
 
 
 def test_many_can_listen_while_all_that_search_wait(library: earshot.Library, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ LONGEST_EXAMPLE = 32 << 20
 LONGEST_BODY = 1 << 20
 """Bytes of a spoken example or question, and of any other body but a recording."""
 PATIENCE: Seconds = 30.0
-"""For the next piece of a body."""
+"""For the next request of a connection, for the next piece of a body, and for an answer to be taken."""
 SLOWEST = 1000.0
 """Bytes a second that a body must bring in the mean, after PATIENCE."""
 COOKIE = "earshot"

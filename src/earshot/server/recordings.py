@@ -21,7 +21,7 @@ from earshot import audio
 from earshot.server.indexing import Indexing, name_of
 from earshot.server.schemas import FailureRow, Id, IndexingRow, PeaksRow, RecordingRow, StatusRow, Time, Uploaded, shown
 from earshot.server.searching import AUDIO_BODY, Within, event
-from earshot.server.service import ALWAYS, EVENTS, Served, Service, file_of, in_turn, problems
+from earshot.server.service import ALWAYS, EVENTS, Served, Service, at_once, file_of, in_turn, problems
 from earshot.server.uploads import body_in_file, disk_errors, keep
 from earshot.types import Clip, Seconds
 
@@ -118,7 +118,7 @@ def _peaks(samples: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     return np.minimum(np.maximum.reduceat(np.abs(samples), first), 1.0)
 
 
-@router.post("/recordings", status_code=202, responses=problems(400, 408, 415, 422, 507), openapi_extra=AUDIO_BODY)
+@router.post("/recordings", status_code=202, responses=problems(400, 408, 415, 422, 503, 507), openapi_extra=AUDIO_BODY)
 async def upload(
     request: Request,
     service: Served,
@@ -127,7 +127,8 @@ async def upload(
     """Take a recording in, to be indexed in the background; /api/indexing tells how far that is."""
     with disk_errors():
         await run_in_threadpool(partial(service.uploads.mkdir, parents=True, exist_ok=True))
-    async with body_in_file(request, service.uploads) as part:
+    busy = "too many recordings are being sent at once: send it again when they are in"
+    async with at_once(service.sending, busy), body_in_file(request, service.uploads) as part:
         path = await in_turn(request, service.decoding, partial(keep, part, name))
     service.indexer.add(str(path), sent=True)
     return Uploaded(name=path.name)
@@ -137,7 +138,7 @@ async def upload(
 async def remove(request: Request, id: Id, service: Served) -> None:
     """Take a recording out of the library. Its file stays, unless it was uploaded here: then it goes too."""
     recording = await service.recording(id)
-    await in_turn(request, service.decoding, partial(service.remove, recording))
+    await in_turn(request, service.removing, partial(service.remove, recording))
 
 
 @router.get("/indexing")

@@ -9,14 +9,14 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, WouldBlock
 from fastapi import Depends, HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 
@@ -47,6 +47,8 @@ class Service:
     searching: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
     decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     answering: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
+    removing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    sending: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
 
     @property
     def uploads(self) -> Path:
@@ -122,6 +124,19 @@ async def in_turn(request: Request, turn: CapacityLimiter, call: Callable[[], T]
         return await run_in_threadpool(call)
 
 
+@asynccontextmanager
+async def at_once(turn: CapacityLimiter, busy: str) -> AsyncIterator[None]:
+    """A turn that nobody waits for: 503, with that line, where all are taken."""
+    try:
+        turn.acquire_nowait()
+    except WouldBlock:
+        raise HTTPException(503, busy, {"connection": "close"}) from None
+    try:
+        yield
+    finally:
+        turn.release()
+
+
 def file_of(recording: Recording) -> os.stat_result:
     """What a recording's file is like; 404 where it is gone or cannot be read."""
     try:
@@ -155,7 +170,7 @@ _PROBLEMS = {
     415: "It is not audio.",
     421: "The server is not called that.",
     422: "A parameter is missing or wrong.",
-    503: "There is no library, or it is busy or damaged.",
+    503: "There is no library, or it is busy or damaged; or too much is sent at once.",
     507: "The server's disk is full.",
 }
 ALWAYS = problems(401, 403, 413, 421)
