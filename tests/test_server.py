@@ -334,10 +334,28 @@ def test_a_file_that_is_gone_or_poses_as_a_page(library: earshot.Library, talk: 
     gone.unlink()
     with served(library) as client:
         known = ids(client)
-        answer = client.get(f"/api/audio/{known['gone.wav']}")
-        assert answer.status_code == 404 and "gone.wav: cannot be read" in line(answer)
-        assert client.get(f"/api/peaks/{known['gone.wav']}").status_code == 400
+        assert_refused(client, known["gone.wav"], "gone.wav: cannot be read")
         assert client.get(f"/api/audio/{known['page.html']}").headers["content-type"] == "application/octet-stream"
+
+
+def test_a_file_that_is_no_longer_the_one_that_was_indexed(library: earshot.Library, talk: Talk) -> None:
+    library.index([talk("a.wav"), talk("b.wav")])
+    talk("a.wav", seed=1)
+    path = talk("b.wav").with_name("b.wav")
+    path.unlink()
+    path.mkdir()
+    with served(library) as client:
+        for name in ("a.wav", "b.wav"):
+            assert_refused(client, ids(client)[name], f"{name}: has changed since it was indexed")
+
+
+def assert_refused(client: TestClient, id: int, told: str) -> None:
+    for address in (f"audio/{id}", f"clip/{id}?end=1", f"peaks/{id}?end=1", f"find?like={id}&start=0.5&end=1"):
+        answer = client.get(f"/api/{address}")
+        assert answer.status_code == 404 and told in line(answer), address
+    hit = {"id": id, "start": 0.5, "end": 1, "query": "x", "probability": 0.5}
+    answer = client.post("/api/export", json={"format": "zip", "hits": [hit]})
+    assert answer.status_code == 404 and told in line(answer)
 
 
 def test_clips_and_waveforms_are_those_of_the_stretch(client: TestClient) -> None:

@@ -16,9 +16,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import AudioContent, CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
-from earshot import audio, ingest, output
+from earshot import audio, output
 from earshot.api import Library
-from earshot.library import Store
 from earshot.types import Clip, EarshotError, QueryError, Recording, Seconds
 
 LONGEST: Seconds = 20.0
@@ -204,18 +203,14 @@ class Tools:
         """A stretch of the recording that `name` means. No file is looked at but one that the library holds."""
         if not start < end <= start + LONGEST:
             raise QueryError(f"a stretch must end after its start and be {LONGEST:g} s long at most")
-        with Store.open(self._library.path) as store:
-            held, indexed = store.recordings(), store.fingerprints()
+        held = self._library.recordings()
         found = [one for one in held if _shown(one) == name]
         found = found or [one for one in held if name and _shown(one).endswith(os.sep + name)]
         if not found:
             raise QueryError(f"{name!r} is not in the library; `recordings` lists what is")
         if len(found) > 1:
             raise QueryError(f"{name!r} may be {_shown(found[0])} or {_shown(found[1])}; give the whole path")
-        path = found[0].path
-        if os.path.exists(path) and ingest.fingerprint(path) != indexed.get(path):
-            raise EarshotError(f"{_shown(found[0])}: has changed since it was indexed; run `earshot index` again")
-        return Clip(path, start, end)
+        return Clip(self._library.file_of(found[0]), start, end)
 
 
 class _Server(MCPServer[Any]):

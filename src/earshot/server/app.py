@@ -24,7 +24,7 @@ from earshot.server.guard import LOOPBACK, Guard
 from earshot.server.indexing import Indexer
 from earshot.server.schemas import Health
 from earshot.server.service import GONE, Service, unexpected
-from earshot.types import EarshotError, LibraryError
+from earshot.types import EarshotError, GoneError, LibraryError
 
 if TYPE_CHECKING:
     from earshot.answer import Endpoint
@@ -95,7 +95,7 @@ def _version() -> str:
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
-    status = 503 if isinstance(error, LibraryError) else 400
+    status = 404 if isinstance(error, GoneError) else 503 if isinstance(error, LibraryError) else 400
     return JSONResponse({"detail": str(error)}, status)
 
 

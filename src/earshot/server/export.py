@@ -38,7 +38,8 @@ FILES: dict[int | str, dict[str, Any]] = {
 @router.post("/export", responses={**FILES, **problems(400, 404, 408, 422, 503, 507)}, response_class=Response)
 async def export(request: Request, service: Served, wanted: Export) -> Response:
     """Hits as a file to keep: CSV, SRT (of several recordings as a zip), or their clips as a zip."""
-    known = {id: await service.recording(id) for id in {hit.id for hit in wanted.hits}}
+    get = service.sound if wanted.format == "zip" else service.recording
+    known = {id: await get(id) for id in {hit.id for hit in wanted.hits}}
     hits = [Hit(known[h.id], h.start, h.end, h.score, h.probability, h.query) for h in wanted.hits]
     if wanted.format == "csv" or (wanted.format == "srt" and len(known) == 1):
         media = "text/csv" if wanted.format == "csv" else "application/x-subrip"

@@ -21,7 +21,7 @@ from earshot import audio
 from earshot.server.indexing import Indexing, name_of
 from earshot.server.schemas import FailureRow, Id, IndexingRow, PeaksRow, RecordingRow, StatusRow, Time, Uploaded, shown
 from earshot.server.searching import AUDIO_BODY, Within, event
-from earshot.server.service import ALWAYS, EVENTS, Served, Service, at_once, file_of, in_turn, problems
+from earshot.server.service import ALWAYS, EVENTS, Served, Service, at_once, in_turn, problems
 from earshot.server.uploads import body_in_file, disk_errors, keep
 from earshot.types import Clip, Seconds
 
@@ -74,10 +74,9 @@ async def recordings(service: Served, within: Within = None) -> list[RecordingRo
 )
 async def sound(id: Id, service: Served) -> FileResponse:
     """The file of a recording, whole or in ranges."""
-    recording = await service.recording(id)
-    status = await run_in_threadpool(file_of, recording)
+    recording = await service.sound(id)
     media = MEDIA.get(os.path.splitext(recording.path)[1].lower(), "application/octet-stream")
-    return FileResponse(recording.path, media_type=media, stat_result=status)
+    return FileResponse(recording.path, media_type=media)
 
 
 @router.get("/clip/{id}", responses={200: WAV, **problems(400, 404, 422, 503)}, response_class=Response)
@@ -106,7 +105,7 @@ async def _samples(
     request: Request, service: Service, id: int, start: Seconds, end: Seconds | None
 ) -> tuple[NDArray[np.float32], Seconds]:
     """(n,) samples of a stretch at 16 kHz, and where it ends."""
-    recording = await service.recording(id)
+    recording = await service.sound(id)
     end = recording.seconds if end is None else min(end, recording.seconds)
     cut = Clip(recording.path, start, end)
     return await in_turn(request, service.decoding, partial(audio.load, cut, max_seconds=LONGEST)), end

@@ -57,7 +57,7 @@ async def find(
         raise QueryError("give q=WORD, or like=ID with start= and end=")
     if like is None:
         return await _found(request, service, q or "", q or "", top, threshold, within)
-    recording = await service.recording(like)
+    recording = await service.sound(like)
     clip = Clip(recording.path, start, end)
     told = str(replace(clip, path=shown(recording.path)))
     return await _found(request, service, clip, told, top, threshold, within)

@@ -6,9 +6,6 @@ In: requests. Out: recordings by id, results of calls in their turn. Knows nothi
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from earshot.api import Library
 from earshot.database import DATABASE
 from earshot.server.indexing import Indexer
-from earshot.server.schemas import Problem, shown
+from earshot.server.schemas import Problem
 from earshot.server.uploads import sweep
 from earshot.types import Answer, EarshotError, Passage, Recording, Seconds
 
@@ -107,6 +104,12 @@ class Service:
             raise HTTPException(404, f"no recording {id} in the library: it may have been replaced or removed")
         return recording
 
+    async def sound(self, id: int) -> Recording:
+        """The same, to listen to: 404 too where its file is gone, or no longer what was indexed."""
+        recording = await self.recording(id)
+        await run_in_threadpool(self.library.file_of, recording)
+        return recording
+
 
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
@@ -135,19 +138,6 @@ async def at_once(turn: CapacityLimiter, busy: str) -> AsyncIterator[None]:
         yield
     finally:
         turn.release()
-
-
-def file_of(recording: Recording) -> os.stat_result:
-    """What a recording's file is like; 404 where it is gone or cannot be read."""
-    try:
-        status = os.stat(recording.path)
-        if not stat.S_ISREG(status.st_mode):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        open(recording.path, "rb").close()
-        return status
-    except OSError as error:
-        line = f"{shown(recording.path)}: cannot be read ({error.strerror}); put it back, or index it again"
-        raise HTTPException(404, line) from error
 
 
 def unexpected(error: Exception) -> str:
