@@ -933,12 +933,48 @@ def test_hits_as_clips(client: TestClient, hits: list[dict[str, Any]]) -> None:
     assert seconds == pytest.approx(hits[0]["end"] - hits[0]["start"], abs=0.002)
 
 
+def test_names_and_texts_in_exports_harm_nobody(
+    library: earshot.Library, talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = [
+        "=cmd().wav",
+        "a\\..\\..\\evil.wav",
+        "x" * 251 + ".wav",
+        f"below/{'x' * 251}.wav",
+        "below/EVIL.wav",
+        "con.wav",
+    ]
+    sound = talk("a.wav")
+    (tmp_path / "below").mkdir()
+    for name in made:
+        shutil.copy(sound, name)
+    library.index(made)
+    with served(library) as client:
+        known = [row["id"] for row in client.get("/api/recordings").json() if row["recording"] in made]
+        assert len(known) == len(made)
+        hits = [{"id": id, "start": 0.5, "end": 1, "query": "-1+1", "probability": 0.5} for id in known]
+        for format in ("srt", "zip"):
+            answer = client.post("/api/export", json={"format": format, "hits": hits})
+            with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+                names = archive.namelist()
+                archive.extractall(tmp_path / format)
+            assert len({name.casefold() for name in names}) == len(made) == len(list((tmp_path / format).iterdir()))
+            assert all(len(name) <= 255 and not set('/\\:*?"<>|') & set(name) for name in names), names
+        table = client.post("/api/export", json={"format": "csv", "hits": hits}).text
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert {row["query"] for row in rows} == {"'-1+1"} and "'=cmd().wav" in {row["recording"] for row in rows}
+
+
 def test_exports_that_cannot_be_made(client: TestClient) -> None:
     hit = {"id": 1, "start": 0, "end": 1, "query": "a", "probability": 0.5, "score": 0.5}
     for change, format, status in (
         ({}, "exe", 422),
         ({"id": 999}, "csv", 404),
         ({"start": 5}, "zip", 400),
+        ({"start": 1}, "csv", 400),
+        ({"start": 1, "end": 0.5}, "srt", 400),
+        ({"start": 1e6, "end": 1e6 + 1}, "srt", 400),
         ({"end": 4000}, "zip", 400),
         ({"end": 60}, "zip", 400),
         ({"probability": float("nan")}, "csv", 422),
