@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib.util
 import io
 import itertools
 import json
@@ -43,6 +44,7 @@ from earshot.answer import Endpoint
 from earshot.audio import SAMPLE_RATE, load
 from earshot.ingest import IndexReport
 from earshot.server import create_app, guard, run
+from earshot.server.app import PAGE
 from earshot.types import Answer, AnswerError, Citation, Clip, Passage
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -174,10 +176,15 @@ def uploads(library: earshot.Library) -> list[str]:
 def test_the_page_and_its_files_are_served_and_come_from_nowhere_else(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
-    assert "://" not in page.text.replace("http://www.w3.org/", "")
+    for path in ("index.html", *(part.relative_to(PAGE) for kind in ("js", "css") for part in PAGE.rglob(f"*.{kind}"))):
+        text = client.get(f"/static/{path}").text
+        assert text and set(re.findall(r"\w+://([\w.-]+)", text)) <= {"www.w3.org"}, path
     assert client.get("/static/index.html").text == page.text
     assert client.get("/static/../app.py").status_code == client.get("/static/%2e%2e/app.py").status_code == 404
     assert client.get("/healthz").json() == {"status": "ok"}
+    for address in ("/", "/healthz", f"/api/audio/{ids(client)['lecture.opus']}"):
+        head, whole = client.head(address), client.get(address)
+        assert head.status_code == 200 and head.headers == whole.headers, address
 
 
 def test_recordings_and_their_totals(client: TestClient, library: earshot.Library) -> None:
@@ -730,6 +737,17 @@ def test_nothing_is_searched_for_a_client_that_has_left(
     assert asked == ["ready", "word0", "word1", "word5"]
 
 
+def test_the_last_hundred_failures_are_kept(library: earshot.Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(paths: Sequence[str], *, progress: Any, workers: int) -> None:
+        for k in range(250):
+            progress(earshot.ingest.Progress(0, 1, k, 250, earshot.library.Failure(f"/{k}.wav", None, "is odd")))
+
+    monkeypatch.setattr(library, "index", fail)
+    with served(library) as client:
+        client.app.state.service.indexer.add("/")  # type: ignore[attr-defined]
+        assert [failure["name"] for failure in idle(client)["failures"]] == [f"{k}.wav" for k in range(150, 250)]
+
+
 def test_what_was_not_indexed_when_the_server_stopped_is_at_the_next_start(
     library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -759,7 +777,8 @@ def test_another_writer_is_waited_for(library: earshot.Library, talk: Talk, monk
             answer = client.delete("/api/recordings/1")
             assert answer.status_code == 503 and "writing" in line(answer)
             time.sleep(0.2)
-            assert client.get("/api/indexing").json() | {"failures": []} == client.get("/api/indexing").json()
+            state = client.get("/api/indexing").json()
+            assert state["running"] is True and not state["failures"]
         assert not idle(client)["failures"]
         assert "a.wav" in ids(client)
 
@@ -834,7 +853,7 @@ def test_only_those_who_show_the_token_are_served(library: earshot.Library) -> N
         shown = {"authorization": "bearer pa ss&wörd".encode()}
         assert client.get("/api/status", headers=shown).status_code == 200
         assert client.get("/api/status?token=pa%20ss%26w%C3%B6rd").status_code == 401
-        for cookie in ("earshot=secret; x", "a@b=c; earshot=", "earshot", "=;;\xff"):
+        for cookie in ("earshot-80=secret; x", "a@b=c; earshot-80=", "earshot-80", "=;;\xff"):
             assert client.get("/api/status", headers={"cookie": cookie.encode("latin-1")}).status_code == 401
 
 
@@ -844,11 +863,12 @@ def test_the_page_is_opened_with_the_token_once(library: earshot.Library) -> Non
         answer = client.get("/?token=secret&q=word", follow_redirects=False)
         assert answer.status_code == 303 and answer.headers["location"] == "/?q=word"
         cookie = answer.headers["set-cookie"]
+        assert cookie.startswith("earshot-80=")  # a browser sends it to servers at other ports too
         assert "secret" not in cookie and "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
         assert client.get("/").status_code == client.get("/api/status").status_code == 200
-        client.cookies.set("earshot", "0" * 64, domain="localhost.local")
+        client.cookies.set("earshot-80", "0" * 64, domain="localhost.local")
     with served(library, token="another") as client:
-        client.cookies.set("earshot", cookie.partition("=")[2].partition(";")[0])
+        client.cookies.set("earshot-80", cookie.partition("=")[2].partition(";")[0])
         assert client.get("/api/status").status_code == 401
 
 
@@ -1175,6 +1195,17 @@ def test_addresses_that_cannot_be_served(
     assert cli.run(["serve", "--library", str(tmp_path / "none"), *arguments]) == code
     out, err = capsys.readouterr()
     assert not out and told in err and err.count("\n") == 1 and not (tmp_path / "none").exists()
+
+
+def test_an_endpoint_that_cannot_be_asked_from_here_is_told_at_the_start(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *of: None if name == "httpx" else find_spec(name, *of))
+    arguments = ["--library", str(tmp_path / "none"), "--endpoint", "http://localhost:9", "--port", "0"]
+    assert cli.run(["serve", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert not out and err == "earshot: answers need httpx: pip install '.[answer]'\n"
 
 
 def test_it_can_be_part_of_another_application(library: earshot.Library) -> None:

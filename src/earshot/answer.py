@@ -7,6 +7,7 @@ Out: the answer's text as it arrives, last all of it with its citations. Knows n
 from __future__ import annotations
 
 import base64
+import importlib.util
 import ipaddress
 import json
 import re
@@ -120,6 +121,12 @@ class Endpoint:
         return AnswerError(f"{self.name}: {complaint}" + (f" ({told[:200]})" if told else ""))
 
 
+def require() -> None:
+    """AnswerError where what asks an endpoint is not installed."""
+    if importlib.util.find_spec("httpx") is None:
+        raise AnswerError("answers need httpx: pip install '.[answer]'")
+
+
 class Stop:
     """Ends an answer from another thread, also while it waits for the endpoint."""
 
@@ -151,10 +158,9 @@ def answer(
     a clip that cannot be read; QueryError for a spoken question to a model that reads.
     `stop`, called in another thread, makes it raise AnswerError at once.
     """
-    try:
-        import httpx
-    except ImportError as error:
-        raise AnswerError("answers need httpx: pip install '.[answer]'") from error
+    require()
+    import httpx
+
     if isinstance(question, Clip) and endpoint.sends == "text":
         raise QueryError(f"{question}: a spoken question goes to a model that hears: --send audio, or type it")
     passages = passages[: MOST[endpoint.sends]]

@@ -73,11 +73,13 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, _forget)
     app.add_exception_handler(Exception, _apologise)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> Health:
         """Whether the server is there; needs no token."""
         return Health()
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")

@@ -21,6 +21,8 @@ RETRY: Seconds = 2.0
 """After which it is tried again to write to a library that another process is writing to."""
 JOIN: Seconds = 20.0
 """How long a shutdown waits for the recording that is being stored."""
+MOST = 100
+"""Failures that are kept, the last."""
 DAMAGED = ("not audio", "damaged", "cut off")
 """How reasons begin that are about what is in a file, and not about reading it."""
 WORKERS = max(1, processors() // 2)
@@ -33,7 +35,7 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Indexing:
-    """How far the indexer is; `failures` are those since it was last idle."""
+    """How far the indexer is; `failures` are the last of those since it was last idle."""
 
     running: bool = False
     seconds: Seconds = 0.0
@@ -146,7 +148,7 @@ class Indexer:
 
     def _fail(self, failures: Iterator[Failure] | list[Failure]) -> None:
         with self._news:
-            self._state = replace(self._state, failures=(*self._state.failures, *failures))
+            self._state = replace(self._state, failures=(*self._state.failures, *failures)[-MOST:])
 
 
 def name_of(failure: Failure) -> str:

@@ -67,6 +67,7 @@ async def recordings(service: Served, within: Within = None) -> list[RecordingRo
     return [RecordingRow.of(recording) for recording in await run_in_threadpool(service.recordings, within or None)]
 
 
+@router.head("/audio/{id}", include_in_schema=False)
 @router.get(
     "/audio/{id}",
     responses={200: SOUND, 206: SOUND, **NO_RANGE, **problems(404, 422, 503)},

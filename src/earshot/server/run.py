@@ -36,7 +36,11 @@ def serve(
     library: Library, host: str, port: int, *, token: str | None = None, endpoint: Endpoint | None = None
 ) -> None:
     """Serve `library` until a signal comes. EarshotError where the address cannot be had, click.UsageError
-    where strangers can reach it and there is no token."""
+    where strangers can reach it and there is no token. AnswerError where `endpoint` cannot be asked from here."""
+    if endpoint is not None:
+        from earshot.answer import require
+
+        require()
     listener = _bound(host, port)
     with listener:
         address = listener.getsockname()
