@@ -141,10 +141,12 @@ class Indexer:
                 Path(progress.failure.path).unlink(missing_ok=True)
 
     def _is_worthless(self, failure: Failure) -> bool:
+        """Whether nothing is lost with the file: it is damaged, was just sent, and is not in the library."""
         with self._news:
             sent = failure.path in self._sent
-        held = {recording.path for recording in self.library.recordings()} if sent else set()
-        return sent and failure.reason.startswith(DAMAGED) and failure.path not in held
+        if not sent or not failure.reason.startswith(DAMAGED):
+            return False
+        return all(recording.path != failure.path for recording in self.library.recordings())
 
     def _fail(self, failures: Iterator[Failure] | list[Failure]) -> None:
         with self._news:
