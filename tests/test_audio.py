@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import struct
@@ -15,6 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import Talk
 from numpy.typing import NDArray
 
 from earshot import audio
@@ -451,3 +453,14 @@ def test_a_stretch_that_cannot_be_read_is_an_error(tmp_path: Path, span: str) ->
     path.touch()
     with pytest.raises(AudioError, match="write FILE@START-END"):
         audio.parse_clip(f"{path}@{span}")
+
+
+def test_what_keeps_a_file_from_being_read_is_not_taken_for_damage(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = talk("a.wav")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise av.error.OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("av.open", refuse)
+    with pytest.raises(AudioError, match=r"a\.wav: cannot be read \(too many open files\)"):
+        audio.load(Clip(str(path)))

@@ -106,7 +106,7 @@ def test_the_tools_and_their_schemas_are_documented(client: Callable[..., Any]) 
         for name, schema in tool.input_schema["properties"].items():
             assert "description" in schema or "$ref" in str(schema), (tool.name, name)
     assert tools["clip"].input_schema["required"] == ["recording", "start", "end"]
-    hit = tools["find"].output_schema["$defs"]["FoundHit"]["properties"]
+    hit = tools["find"].output_schema["$defs"]["HitRow"]["properties"]
     assert {"recording", "start", "end", "probability"} <= set(hit)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib.util
 import io
 import itertools
 import json
@@ -43,6 +44,7 @@ from earshot.answer import Endpoint
 from earshot.audio import SAMPLE_RATE, load
 from earshot.ingest import IndexReport
 from earshot.server import create_app, guard, run
+from earshot.server.app import PAGE
 from earshot.types import Answer, AnswerError, Citation, Clip, Passage
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -174,10 +176,15 @@ def uploads(library: earshot.Library) -> list[str]:
 def test_the_page_and_its_files_are_served_and_come_from_nowhere_else(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
-    assert "://" not in page.text.replace("http://www.w3.org/", "")
+    for path in ("index.html", *(part.relative_to(PAGE) for kind in ("js", "css") for part in PAGE.rglob(f"*.{kind}"))):
+        text = client.get(f"/static/{path}").text
+        assert text and set(re.findall(r"\w+://([\w.-]+)", text)) <= {"www.w3.org"}, path
     assert client.get("/static/index.html").text == page.text
     assert client.get("/static/../app.py").status_code == client.get("/static/%2e%2e/app.py").status_code == 404
     assert client.get("/healthz").json() == {"status": "ok"}
+    for address in ("/", "/healthz", f"/api/audio/{ids(client)['lecture.opus']}"):
+        head, whole = client.head(address), client.get(address)
+        assert head.status_code == 200 and head.headers == whole.headers, address
 
 
 def test_recordings_and_their_totals(client: TestClient, library: earshot.Library) -> None:
@@ -334,10 +341,28 @@ def test_a_file_that_is_gone_or_poses_as_a_page(library: earshot.Library, talk: 
     gone.unlink()
     with served(library) as client:
         known = ids(client)
-        answer = client.get(f"/api/audio/{known['gone.wav']}")
-        assert answer.status_code == 404 and "gone.wav: cannot be read" in line(answer)
-        assert client.get(f"/api/peaks/{known['gone.wav']}").status_code == 400
+        assert_refused(client, known["gone.wav"], "gone.wav: cannot be read")
         assert client.get(f"/api/audio/{known['page.html']}").headers["content-type"] == "application/octet-stream"
+
+
+def test_a_file_that_is_no_longer_the_one_that_was_indexed(library: earshot.Library, talk: Talk) -> None:
+    library.index([talk("a.wav"), talk("b.wav")])
+    talk("a.wav", seed=1)
+    path = talk("b.wav").with_name("b.wav")
+    path.unlink()
+    path.mkdir()
+    with served(library) as client:
+        for name in ("a.wav", "b.wav"):
+            assert_refused(client, ids(client)[name], f"{name}: has changed since it was indexed")
+
+
+def assert_refused(client: TestClient, id: int, told: str) -> None:
+    for address in (f"audio/{id}", f"clip/{id}?end=1", f"peaks/{id}?end=1", f"find?like={id}&start=0.5&end=1"):
+        answer = client.get(f"/api/{address}")
+        assert answer.status_code == 404 and told in line(answer), address
+    hit = {"id": id, "start": 0.5, "end": 1, "query": "x", "probability": 0.5}
+    answer = client.post("/api/export", json={"format": "zip", "hits": [hit]})
+    assert answer.status_code == 404 and told in line(answer)
 
 
 def test_clips_and_waveforms_are_those_of_the_stretch(client: TestClient) -> None:
@@ -495,6 +520,52 @@ def test_a_damaged_recording_is_named_and_the_rest_goes_in(library: earshot.Libr
         assert "whole.wav" in ids(client)
 
 
+@pytest.mark.parametrize(
+    "reason",
+    ["cannot be read (too many open files); check the disk, and try again", "damaged at 1.00 s; copy it again"],
+)
+def test_a_recording_that_is_in_stays_whatever_fails_at_a_later_start(
+    library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    with served(library) as client:
+        client.post("/api/recordings?name=kept.wav", content=talk("kept.wav").read_bytes())
+        assert not idle(client)["failures"]
+    kept = library.path / "recordings" / "kept.wav"
+    os.utime(kept, (1, 1))  # as a backup that is put back
+
+    def fail(path: str, **_: Any) -> Iterator[Any]:
+        raise earshot.AudioError(f"{path}: {reason}")
+
+    monkeypatch.setattr("earshot.audio.stream", fail)
+    with served(library) as client:
+        (failure,) = idle(client)["failures"]
+        assert failure == {"name": "kept.wav", "reason": reason}
+        assert kept.exists() and "kept.wav" in ids(client)
+
+
+def test_a_recording_that_cannot_be_read_for_now_goes_in_at_the_next_start(
+    library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, check = library.index, audio._check
+
+    def denied(path: str) -> None:
+        if path.endswith("/kept.wav"):
+            raise earshot.AudioError(f"{path}: cannot be opened (Too many open files); check the path and the disk")
+        check(path)
+
+    def later(paths: Sequence[str], **options: Any) -> Any:
+        monkeypatch.setattr(audio, "_check", denied)
+        return index(paths, **options)
+
+    monkeypatch.setattr(library, "index", later)
+    with served(library) as client:
+        client.post("/api/recordings?name=kept.wav", content=talk("kept.wav").read_bytes())
+        assert len(idle(client)["failures"]) == 1
+    monkeypatch.undo()
+    with served(library) as client:
+        assert not idle(client)["failures"] and "kept.wav" in ids(client)
+
+
 def test_a_full_disk_keeps_nothing(library: earshot.Library, monkeypatch: pytest.MonkeyPatch) -> None:
     room = [1 << 20]
     write = os.write
@@ -538,7 +609,7 @@ def test_a_slow_client_is_not_waited_for(library: earshot.Library, monkeypatch: 
     with listening(library) as address:
         head = b"POST /api/recordings?name=a.wav HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
         said = exchange(address, head, b"RIFF")
-        assert said.startswith(b"HTTP/1.1 408") and b"did not come" in said
+        assert said.startswith(b"HTTP/1.1 408") and b"send it again" in said
         with socket.create_connection(address, 10) as connection:
             connection.sendall(head)
             connection.settimeout(0.1)
@@ -550,6 +621,80 @@ def test_a_slow_client_is_not_waited_for(library: earshot.Library, monkeypatch: 
         assert said.startswith(b"HTTP/1.1 408")
         assert uploads(library) == []
         assert exchange(address) == exchange(address, b"GET / HTTP/1.1\r\nHost: loc") == b""
+
+
+def test_half_a_request_is_not_waited_for_after_an_answer_either(
+    library: earshot.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.5)
+    with listening(library) as address, socket.create_connection(address, 10) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            said = b""
+            while not said.endswith(b"}"):
+                piece = connection.recv(1 << 16)
+                assert piece
+                said += piece
+            time.sleep(0.3)
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        assert connection.recv(1) == b""
+
+
+def test_who_does_not_take_an_answer_is_hung_up_on_and_who_takes_it_slowly_is_not(
+    library: earshot.Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(guard, "PATIENCE", 0.5)
+    long = tmp_path / "long.wav"
+    audio.write_wav(long, np.zeros(SAMPLE_RATE * 500, np.float32))
+    library.index(long)
+    with listening(library) as address:
+        head = b"GET /api/audio/%d HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        (id,) = (recording.id for recording in library.recordings("long.wav"))
+
+        def taken(pause: float) -> int:
+            with socket.socket() as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+                connection.settimeout(10)
+                connection.connect(address)
+                connection.sendall(head % id)
+                time.sleep(pause)
+                size = 0
+                with suppress(ConnectionResetError):
+                    while piece := connection.recv(1 << 20):
+                        size += len(piece)
+                        time.sleep(0.005)
+                return size
+
+        assert taken(0.0) > long.stat().st_size
+        assert taken(1.5) < long.stat().st_size
+
+
+def test_only_so_many_recordings_are_sent_at_once(library: earshot.Library, talk: Talk) -> None:
+    head = b"POST /api/recordings?name=a.wav HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\nRIFF"
+    with listening(library) as address:
+        connections = [socket.create_connection(address, 10) for _ in range(8)]
+        for connection in connections:
+            connection.sendall(head)
+        wait_for(lambda: len(uploads(library)) == 8)
+        said = exchange(address, head)
+        assert said.startswith(b"HTTP/1.1 503") and b"send it again" in said and len(uploads(library)) == 8
+        for connection in connections:
+            connection.close()
+        wait_for(lambda: not uploads(library))
+        assert exchange(address, head.replace(b"9999", b"4")).startswith(b"HTTP/1.1 415")
+
+
+def test_connections_beyond_those_that_are_served_are_told_so(
+    library: earshot.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "CONNECTIONS", 3)
+    get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with listening(library) as address:
+        taken = [socket.create_connection(address, 10) for _ in range(3)]
+        assert exchange(address, get).startswith(b"HTTP/1.1 503")
+        for connection in taken:
+            connection.close()
+        wait_for(lambda: exchange(address, get).startswith(b"HTTP/1.1 200"))
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing(library: earshot.Library) -> None:
@@ -592,6 +737,17 @@ def test_nothing_is_searched_for_a_client_that_has_left(
     assert asked == ["ready", "word0", "word1", "word5"]
 
 
+def test_the_last_hundred_failures_are_kept(library: earshot.Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(paths: Sequence[str], *, progress: Any, workers: int) -> None:
+        for k in range(250):
+            progress(earshot.ingest.Progress(0, 1, k, 250, earshot.library.Failure(f"/{k}.wav", None, "is odd")))
+
+    monkeypatch.setattr(library, "index", fail)
+    with served(library) as client:
+        client.app.state.service.indexer.add("/")  # type: ignore[attr-defined]
+        assert [failure["name"] for failure in idle(client)["failures"]] == [f"{k}.wav" for k in range(150, 250)]
+
+
 def test_what_was_not_indexed_when_the_server_stopped_is_at_the_next_start(
     library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -621,7 +777,8 @@ def test_another_writer_is_waited_for(library: earshot.Library, talk: Talk, monk
             answer = client.delete("/api/recordings/1")
             assert answer.status_code == 503 and "writing" in line(answer)
             time.sleep(0.2)
-            assert client.get("/api/indexing").json() | {"failures": []} == client.get("/api/indexing").json()
+            state = client.get("/api/indexing").json()
+            assert state["running"] is True and not state["failures"]
         assert not idle(client)["failures"]
         assert "a.wav" in ids(client)
 
@@ -639,6 +796,28 @@ def test_taking_out_waits_a_little_for_what_is_taken_in(
         go_on.set()
         idle(client)
         assert client.delete("/api/recordings/1").status_code == 204
+
+
+def test_waveforms_are_drawn_while_those_who_take_out_wait(
+    library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(library, "index", lambda paths, **_: go_on.wait(20))
+    with listening(library) as address:
+        sound = talk("a.wav").read_bytes()
+        head = b"POST /api/recordings?name=a.wav HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(sound)
+        assert exchange(address, head + b"Connection: close\r\n\r\n", sound).startswith(b"HTTP/1.1 202")
+        waiting = [socket.create_connection(address, 10) for _ in range(6)]
+        for connection in waiting:
+            connection.sendall(b"DELETE /api/recordings/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.3)
+        began = time.monotonic()
+        get = b"GET /api/peaks/2?end=2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        assert exchange(address, get).startswith(b"HTTP/1.1 200") and time.monotonic() - began < 3
+        go_on.set()
+        for connection in waiting:
+            assert connection.recv(1 << 16).startswith((b"HTTP/1.1 204", b"HTTP/1.1 404"))
+            connection.close()
 
 
 def test_many_can_listen_while_all_that_search_wait(library: earshot.Library, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -674,7 +853,7 @@ def test_only_those_who_show_the_token_are_served(library: earshot.Library) -> N
         shown = {"authorization": "bearer pa ss&wörd".encode()}
         assert client.get("/api/status", headers=shown).status_code == 200
         assert client.get("/api/status?token=pa%20ss%26w%C3%B6rd").status_code == 401
-        for cookie in ("earshot=secret; x", "a@b=c; earshot=", "earshot", "=;;\xff"):
+        for cookie in ("earshot-80=secret; x", "a@b=c; earshot-80=", "earshot-80", "=;;\xff"):
             assert client.get("/api/status", headers={"cookie": cookie.encode("latin-1")}).status_code == 401
 
 
@@ -684,11 +863,12 @@ def test_the_page_is_opened_with_the_token_once(library: earshot.Library) -> Non
         answer = client.get("/?token=secret&q=word", follow_redirects=False)
         assert answer.status_code == 303 and answer.headers["location"] == "/?q=word"
         cookie = answer.headers["set-cookie"]
+        assert cookie.startswith("earshot-80=")  # a browser sends it to servers at other ports too
         assert "secret" not in cookie and "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
         assert client.get("/").status_code == client.get("/api/status").status_code == 200
-        client.cookies.set("earshot", "0" * 64, domain="localhost.local")
+        client.cookies.set("earshot-80", "0" * 64, domain="localhost.local")
     with served(library, token="another") as client:
-        client.cookies.set("earshot", cookie.partition("=")[2].partition(";")[0])
+        client.cookies.set("earshot-80", cookie.partition("=")[2].partition(";")[0])
         assert client.get("/api/status").status_code == 401
 
 
@@ -773,12 +953,48 @@ def test_hits_as_clips(client: TestClient, hits: list[dict[str, Any]]) -> None:
     assert seconds == pytest.approx(hits[0]["end"] - hits[0]["start"], abs=0.002)
 
 
+def test_names_and_texts_in_exports_harm_nobody(
+    library: earshot.Library, talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = [
+        "=cmd().wav",
+        "a\\..\\..\\evil.wav",
+        "x" * 251 + ".wav",
+        f"below/{'x' * 251}.wav",
+        "below/EVIL.wav",
+        "con.wav",
+    ]
+    sound = talk("a.wav")
+    (tmp_path / "below").mkdir()
+    for name in made:
+        shutil.copy(sound, name)
+    library.index(made)
+    with served(library) as client:
+        known = [row["id"] for row in client.get("/api/recordings").json() if row["recording"] in made]
+        assert len(known) == len(made)
+        hits = [{"id": id, "start": 0.5, "end": 1, "query": "-1+1", "probability": 0.5} for id in known]
+        for format in ("srt", "zip"):
+            answer = client.post("/api/export", json={"format": format, "hits": hits})
+            with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+                names = archive.namelist()
+                archive.extractall(tmp_path / format)
+            assert len({name.casefold() for name in names}) == len(made) == len(list((tmp_path / format).iterdir()))
+            assert all(len(name) <= 255 and not set('/\\:*?"<>|') & set(name) for name in names), names
+        table = client.post("/api/export", json={"format": "csv", "hits": hits}).text
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert {row["query"] for row in rows} == {"'-1+1"} and "'=cmd().wav" in {row["recording"] for row in rows}
+
+
 def test_exports_that_cannot_be_made(client: TestClient) -> None:
     hit = {"id": 1, "start": 0, "end": 1, "query": "a", "probability": 0.5, "score": 0.5}
     for change, format, status in (
         ({}, "exe", 422),
         ({"id": 999}, "csv", 404),
         ({"start": 5}, "zip", 400),
+        ({"start": 1}, "csv", 400),
+        ({"start": 1, "end": 0.5}, "srt", 400),
+        ({"start": 1e6, "end": 1e6 + 1}, "srt", 400),
         ({"end": 4000}, "zip", 400),
         ({"end": 60}, "zip", 400),
         ({"probability": float("nan")}, "csv", 422),
@@ -809,7 +1025,7 @@ def answering(library: earshot.Library) -> Iterator[TestClient]:
 def test_an_answer_comes_piece_by_piece_with_its_citations(
     answering: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(question: str, passages: Sequence[Passage], endpoint: Endpoint) -> Iterator[str | Answer]:
+    def answer(question: str, passages: Sequence[Passage], endpoint: Endpoint, _: Any) -> Iterator[str | Answer]:
         assert question == "who paid?" and endpoint.model == "model"
         yield "The widow"
         yield "\npaid [1]."
@@ -847,6 +1063,32 @@ def test_an_endpoint_that_is_not_there_is_an_error_in_the_stream(answering: Test
     *_, (name, data) = events(answering.get("/api/answer?q=who%20paid").text)
     assert name == "error" and set(data) == {"detail"}
     assert answering.get("/api/answer?q=").status_code == 400
+
+
+def test_clients_that_leave_a_silent_endpoint_make_room_and_do_not_hold_a_shutdown_up(
+    library: earshot.Library, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(10)
+        endpoint = Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", "model")
+        with listening(library, endpoint=endpoint) as address:
+            get = b"GET /api/answer?q=who%20paid HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            for _ in range(9):  # one more than are asked at once
+                with socket.create_connection(address, 10) as client:
+                    client.sendall(get)
+                    asked, _ = silent.accept()
+                    assert asked.recv(9).startswith(b"POST")
+                with asked:
+                    asked.settimeout(10)
+                    while asked.recv(1 << 16):  # until the server hangs up
+                        pass
+            with socket.create_connection(address, 10) as client:
+                client.sendall(get)
+                asked, _ = silent.accept()
+                began = time.monotonic()
+        with asked:
+            assert time.monotonic() - began < 5
+    assert "Traceback" not in capfd.readouterr().err
 
 
 # The document, and the command
@@ -953,6 +1195,17 @@ def test_addresses_that_cannot_be_served(
     assert cli.run(["serve", "--library", str(tmp_path / "none"), *arguments]) == code
     out, err = capsys.readouterr()
     assert not out and told in err and err.count("\n") == 1 and not (tmp_path / "none").exists()
+
+
+def test_an_endpoint_that_cannot_be_asked_from_here_is_told_at_the_start(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *of: None if name == "httpx" else find_spec(name, *of))
+    arguments = ["--library", str(tmp_path / "none"), "--endpoint", "http://localhost:9", "--port", "0"]
+    assert cli.run(["serve", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert not out and err == "earshot: answers need httpx: pip install '.[answer]'\n"
 
 
 def test_it_can_be_part_of_another_application(library: earshot.Library) -> None:

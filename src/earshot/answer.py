@@ -7,11 +7,14 @@ Out: the answer's text as it arrives, last all of it with its citations. Knows n
 from __future__ import annotations
 
 import base64
+import importlib.util
 import ipaddress
 import json
 import re
+import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
@@ -119,17 +122,46 @@ class Endpoint:
         return AnswerError(f"{self.name}: {complaint}" + (f" ({told[:200]})" if told else ""))
 
 
-def answer(question: str | Clip, passages: Sequence[Passage], endpoint: Endpoint) -> Iterator[str | Answer]:
+def require() -> None:
+    """AnswerError where what asks an endpoint is not installed."""
+    if importlib.util.find_spec("httpx") is None:
+        raise AnswerError("answers need httpx: pip install '.[answer]'")
+
+
+class Stop:
+    """Ends an answer from another thread, also while it waits for the endpoint."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+        self._socket: socket.socket | None = None
+
+    def __call__(self) -> None:
+        self._stopped = True
+        if self._socket is not None:
+            with suppress(OSError):  # it is closed already
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def watch(self, event: str, told: Mapping[str, Any]) -> None:
+        """What httpx tells of a request on its way."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._socket = told["return_value"].get_extra_info("socket")
+            if self._stopped:
+                self()
+
+
+def answer(
+    question: str | Clip, passages: Sequence[Passage], endpoint: Endpoint, stop: Stop | None = None
+) -> Iterator[str | Answer]:
     """Ask the model at `endpoint`; yield its text piece by piece as it arrives, last the `Answer`.
 
     The first `MOST` of the passages are sent: their words, or clips of them. A spoken question goes to models that
     hear. Raises AnswerError, one line, for whatever goes wrong there, also after pieces were yielded; AudioError for
     a clip that cannot be read; QueryError for a spoken question to a model that reads.
+    `stop`, called in another thread, makes it raise AnswerError at once.
     """
-    try:
-        import httpx
-    except ImportError as error:
-        raise AnswerError("answers need httpx: pip install '.[answer]'") from error
+    require()
+    import httpx
+
     if isinstance(question, Clip) and endpoint.sends == "text":
         raise QueryError(f"{question}: a spoken question goes to a model that hears: --send audio, or type it")
     passages = passages[: MOST[endpoint.sends]]
@@ -141,7 +173,7 @@ def answer(question: str | Clip, passages: Sequence[Passage], endpoint: Endpoint
         body["model"] = endpoint.model
     text = ""
     try:
-        for piece in _aloud(_pieces(body, endpoint)):
+        for piece in _aloud(_pieces(body, endpoint, stop or Stop())):
             text += piece
             yield piece
             if len(text) > LONGEST_ANSWER:
@@ -239,7 +271,7 @@ def _sound(clip: Clip, most: Seconds | None = None) -> dict[str, Any]:
     return {"type": "input_audio", "input_audio": {"data": base64.b64encode(wav).decode(), "format": "wav"}}
 
 
-def _pieces(body: dict[str, Any], endpoint: Endpoint) -> Iterator[str]:
+def _pieces(body: dict[str, Any], endpoint: Endpoint, stop: Stop) -> Iterator[str]:
     """The text of the reply, as it arrives; asks once more where it is told to come back soon."""
     import httpx
 
@@ -248,7 +280,7 @@ def _pieces(body: dict[str, Any], endpoint: Endpoint) -> Iterator[str]:
     # Proxies that the environment names are for what is elsewhere. Redirects are not followed.
     with httpx.Client(timeout=timeout, headers=headers, trust_env=not endpoint.is_loopback) as client:
         for last in (False, True):
-            with client.stream("POST", endpoint.target, json=body) as response:
+            with client.stream("POST", endpoint.target, json=body, extensions={"trace": stop.watch}) as response:
                 wait = _patience(response)
                 if last or wait is None or wait > LONGEST_WAIT:
                     if not response.is_success:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from earshot.database import DATABASE
 from earshot.library import EncoderIdentity, Failure, Store, Totals
-from earshot.types import Clip, EarshotError, Hit, LibraryError, Passage, Recording
+from earshot.types import Clip, EarshotError, GoneError, Hit, LibraryError, Passage, Recording
 
 if TYPE_CHECKING:
     from earshot.ask import Asker
@@ -170,6 +170,22 @@ class Library:
             return None
         with Store.open(self.path) as store:
             return next(iter(store.recordings([id])), None)
+
+    def file_of(self, recording: Recording) -> str:
+        """Path of the file of a recording. GoneError where it cannot be read, or is no longer what was indexed."""
+        from earshot import ingest
+
+        path = recording.path
+        name = path if path.isprintable() else repr(path)
+        with Store.open(self.path) as store:
+            indexed = store.fingerprints([recording.id]).get(path)
+        try:
+            if ingest.fingerprint(path) != indexed:
+                raise GoneError(f"{name}: has changed since it was indexed; run `earshot index` again")
+            os.close(os.open(path, os.O_RDONLY))
+        except OSError as error:
+            raise GoneError(f"{name}: cannot be read ({error.strerror}); put it back, or index it again") from error
+        return path
 
     def remove(self, paths: Paths) -> list[str]:
         """Take recordings, and what is remembered of files that failed, out of the library; return their paths.

@@ -361,6 +361,8 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, AudioStream]]:
             yield container, track
     except av.FFmpegError as error:
         reason = (error.strerror or str(error)).lower()
+        if isinstance(error, OSError | MemoryError):  # says nothing of what is in it
+            raise _error(path, f"cannot be read ({reason}); check the disk, and try again") from error
         raise _error(path, f"{complaint} ({reason}); copy it again or convert it") from error
 
 

@@ -286,9 +286,10 @@ class Store:
         rows = self._rows(f"SELECT id, path, seconds, speech_seconds FROM recordings{where} ORDER BY id", *parameters)
         return [Recording(id, from_sql(path), *seconds) for id, path, *seconds in rows]
 
-    def fingerprints(self) -> dict[str, Fingerprint]:
-        """Path of every recording -> what its file was like when it was indexed."""
-        rows = self._rows("SELECT path, size, mtime_ns FROM recordings ORDER BY id")
+    def fingerprints(self, ids: Iterable[int] | None = None) -> dict[str, Fingerprint]:
+        """Path of every recording, or of those with these ids -> what its file was like when it was indexed."""
+        where, parameters = among("id", ids)
+        rows = self._rows(f"SELECT path, size, mtime_ns FROM recordings{where} ORDER BY id", *parameters)
         return {from_sql(path): Fingerprint(size, mtime_ns) for path, size, mtime_ns in rows}
 
     def failures(self) -> list[Failure]:

@@ -16,9 +16,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import AudioContent, CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
-from earshot import audio, ingest, output
+from earshot import audio, output
 from earshot.api import Library
-from earshot.library import Store
+from earshot.rows import HitRow, PassageRow, RecordingRow, printed
 from earshot.types import Clip, EarshotError, QueryError, Recording, Seconds
 
 LONGEST: Seconds = 20.0
@@ -39,7 +39,6 @@ Within = Annotated[
     str | None,
     Field(description="Only recordings whose path ends like this, or below a folder that does; * and ? stand for any"),
 ]
-Probability = Annotated[float, Field(ge=0, le=1, description="Chance that it is said there")]
 
 
 class Stretch(BaseModel):
@@ -50,73 +49,24 @@ class Stretch(BaseModel):
     end: End
 
 
-class FoundHit(BaseModel):
-    """A place where a query is said."""
-
-    recording: str
-    start: Seconds
-    end: Seconds
-    probability: Probability
-    score: Annotated[float, Field(description="Cosine between speech and query")]
-    query: str
-
-
 class FoundHits(BaseModel):
     """Hits, best first."""
 
-    hits: list[FoundHit]
+    hits: list[HitRow]
     note: str | None = None
-
-
-class FoundWord(BaseModel):
-    """Where a word of the question seems to be said."""
-
-    word: str
-    start: Seconds
-    end: Seconds
-    probability: Probability
-
-
-class Best(BaseModel):
-    """The seconds of a passage that are most like the question."""
-
-    start: Seconds
-    end: Seconds
-    text: str
-
-
-class FoundPassage(BaseModel):
-    """A passage that may answer a question."""
-
-    recording: str
-    start: Seconds
-    end: Seconds
-    score: Annotated[float, Field(description="Ranks the passages; it has no unit")]
-    text: str
-    heard: Annotated[bool, Field(description="True: the text is a machine's rough guess. False: it is a transcript")]
-    best: Best
-    words: list[FoundWord]
 
 
 class FoundPassages(BaseModel):
     """Passages, best first."""
 
-    passages: list[FoundPassage]
+    passages: list[PassageRow]
     note: str | None = None
-
-
-class HeldRecording(BaseModel):
-    """A recording in the library."""
-
-    recording: str
-    seconds: Seconds
-    speech_seconds: Seconds
 
 
 class HeldRecordings(BaseModel):
     """Recordings by path; `total` and `seconds` are of all that match."""
 
-    recordings: list[HeldRecording]
+    recordings: list[RecordingRow]
     total: int
     seconds: Seconds
 
@@ -143,9 +93,7 @@ class Tools:
         assert asked is not None
         hits = self._library.find(asked, top=top, threshold=threshold, within=within)
         rows = zip(output.hit_rows(hits), hits, strict=True)
-        found = [
-            FoundHit(**row | {"recording": _shown(hit.recording), "query": _printed(hit.query)}) for row, hit in rows
-        ]
+        found = [HitRow(**row | {"recording": _shown(hit.recording), "query": printed(hit.query)}) for row, hit in rows]
         nothing = f"no hit with a probability of {threshold:g} or more; a lower threshold may find some"
         return FoundHits(hits=found, note=None if found else self._why_nothing(within) or nothing)
 
@@ -159,7 +107,7 @@ class Tools:
         which are rough, and where words of the question are found in the sound, which is reliable where the probability
         is high. Passages always come, also where nothing answers."""
         passages = self._library.ask(question, top=top, within=within)
-        found = [FoundPassage(**output.passage_row(one) | {"recording": _shown(one.recording)}) for one in passages]
+        found = [PassageRow(**output.passage_row(one) | {"recording": _shown(one.recording)}) for one in passages]
         nothing = "no words were heard"
         return FoundPassages(passages=found, note=None if found else self._why_nothing(within) or nothing)
 
@@ -167,7 +115,7 @@ class Tools:
         """Cut a stretch of at most 20 s out of a recording, to listen to: wav, 16 kHz, mono."""
         clip = self._clip(recording, start, end)
         sound = base64.b64encode(audio.wav(audio.load(clip))).decode()
-        cut = Stretch(recording=_printed(clip.path), start=start, end=end)
+        cut = Stretch(recording=printed(clip.path), start=start, end=end)
         return CallToolResult(
             content=[
                 AudioContent(type="audio", data=sound, mime_type="audio/wav"),
@@ -185,7 +133,7 @@ class Tools:
         """List the recordings in the library, by path, with their length and how much of it is speech, in seconds."""
         held = self._library.recordings(within)
         listed = [
-            HeldRecording(
+            RecordingRow(
                 recording=_shown(one), seconds=round(one.seconds, 3), speech_seconds=round(one.speech_seconds, 3)
             )
             for one in held[skip : skip + top]
@@ -204,18 +152,14 @@ class Tools:
         """A stretch of the recording that `name` means. No file is looked at but one that the library holds."""
         if not start < end <= start + LONGEST:
             raise QueryError(f"a stretch must end after its start and be {LONGEST:g} s long at most")
-        with Store.open(self._library.path) as store:
-            held, indexed = store.recordings(), store.fingerprints()
+        held = self._library.recordings()
         found = [one for one in held if _shown(one) == name]
         found = found or [one for one in held if name and _shown(one).endswith(os.sep + name)]
         if not found:
             raise QueryError(f"{name!r} is not in the library; `recordings` lists what is")
         if len(found) > 1:
             raise QueryError(f"{name!r} may be {_shown(found[0])} or {_shown(found[1])}; give the whole path")
-        path = found[0].path
-        if os.path.exists(path) and ingest.fingerprint(path) != indexed.get(path):
-            raise EarshotError(f"{_shown(found[0])}: has changed since it was indexed; run `earshot index` again")
-        return Clip(path, start, end)
+        return Clip(self._library.file_of(found[0]), start, end)
 
 
 class _Server(MCPServer[Any]):
@@ -243,12 +187,7 @@ def _line(error: BaseException) -> str:
 
 
 def _shown(recording: Recording) -> str:
-    return _printed(recording.path)
-
-
-def _printed(text: str) -> str:
-    """Text without what UTF-8 cannot say: names of files may be any bytes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return printed(recording.path)
 
 
 def create_server(library: Library) -> MCPServer[Any]:

@@ -41,7 +41,7 @@ def format_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
 _TOLD = {
     "table": "A table to read; on a terminal this is the default.",
     "json": "One JSON object a line; elsewhere this is the default.",
-    "csv": "Comma-separated values with a header line.",
+    "csv": "Comma-separated values with a header line; a text like a formula gets a ' before it.",
     "srt": "Subtitles, for the hits in one recording.",
     "audacity": "Audacity labels, for the hits in one recording.",
 }
@@ -252,8 +252,14 @@ def _csv(hits: Sequence[Hit]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(hit_rows(hits))
+    for row in hit_rows(hits):
+        writer.writerow({name: f"'{cell}" if _is_formula(cell) else cell for name, cell in row.items()})
     return text.getvalue()
+
+
+def _is_formula(cell: object) -> bool:
+    """Whether spreadsheets would run a text; those with ' before it they show."""
+    return isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
 def _srt(hits: Sequence[Hit]) -> str:

@@ -18,6 +18,10 @@ class AudioError(EarshotError):
     """A recording that cannot be read as audio."""
 
 
+class GoneError(AudioError):
+    """A recording of a library whose file is gone, or no longer what was indexed."""
+
+
 class QueryError(EarshotError):
     """A query that cannot be searched for: empty, unpronounceable, too short or too long."""
 

@@ -24,7 +24,7 @@ from earshot.server.guard import LOOPBACK, Guard
 from earshot.server.indexing import Indexer
 from earshot.server.schemas import Health
 from earshot.server.service import GONE, Service, unexpected
-from earshot.types import EarshotError, LibraryError
+from earshot.types import EarshotError, GoneError, LibraryError
 
 if TYPE_CHECKING:
     from earshot.answer import Endpoint
@@ -73,11 +73,13 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, _forget)
     app.add_exception_handler(Exception, _apologise)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> Health:
         """Whether the server is there; needs no token."""
         return Health()
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
@@ -95,7 +97,7 @@ def _version() -> str:
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:
-    status = 503 if isinstance(error, LibraryError) else 400
+    status = 404 if isinstance(error, GoneError) else 503 if isinstance(error, LibraryError) else 400
     return JSONResponse({"detail": str(error)}, status)
 
 

@@ -26,10 +26,9 @@ LONGEST_EXAMPLE = 32 << 20
 LONGEST_BODY = 1 << 20
 """Bytes of a spoken example or question, and of any other body but a recording."""
 PATIENCE: Seconds = 30.0
-"""For the next piece of a body."""
+"""For the next request of a connection, for the next piece of a body, and for an answer to be taken."""
 SLOWEST = 1000.0
 """Bytes a second that a body must bring in the mean, after PATIENCE."""
-COOKIE = "earshot"
 WAVEFORM_STYLE = "sha256-XGW/cX2BkTPWNNT3NdyASrPEWZfPnKdPJaJ2aN7R+v8="
 """The style sheet that the page's wavesurfer.js puts into its own shadow tree, at a height of 72 px."""
 HEADERS = {
@@ -87,7 +86,7 @@ class Guard:
             query = dict(parse_qsl(scope["query_string"].decode("latin-1"))) if path == "/" else {}
             if "token" in query and _same(query["token"].encode(), self.token):
                 return self._welcomed(scope, query)
-            if "token" in query or not self._shown(headers, Request(scope).cookies.get(COOKIE, "")):
+            if "token" in query or not self._shown(headers, Request(scope).cookies.get(_cookie(scope), "")):
                 advice = "send `Authorization: Bearer TOKEN`, or open /?token=TOKEN once"
                 return _refused(401, f"wrong token or none: {advice}", {"www-authenticate": "Bearer"})
         length = headers.get("content-length", "0")
@@ -100,7 +99,7 @@ class Guard:
         rest = urlencode({name: value for name, value in query.items() if name != "token"})
         answer = RedirectResponse(f"{scope.get('root_path', '')}/{'?' if rest else ''}{rest}", 303)
         value, secure = _digest(self.token or ""), scope.get("scheme") == "https"
-        answer.set_cookie(COOKIE, value, httponly=True, samesite="strict", secure=secure, path="/")
+        answer.set_cookie(_cookie(scope), value, httponly=True, samesite="strict", secure=secure, path="/")
         return answer
 
     def _shown(self, headers: Headers, cookie: str) -> bool:
@@ -147,6 +146,11 @@ _CLOSE = {"connection": "close"}
 def _name(host: str) -> str:
     """A Host header without its port."""
     return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+
+
+def _cookie(scope: Scope) -> str:
+    """The cookie's name: a browser sends those of one server to those at other ports too."""
+    return f"earshot-{(scope.get('server') or ('', 0))[1]}"
 
 
 def _digest(token: str) -> str:

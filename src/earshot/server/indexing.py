@@ -21,7 +21,10 @@ RETRY: Seconds = 2.0
 """After which it is tried again to write to a library that another process is writing to."""
 JOIN: Seconds = 20.0
 """How long a shutdown waits for the recording that is being stored."""
-
+MOST = 100
+"""Failures that are kept, the last."""
+DAMAGED = ("not audio", "damaged", "cut off")
+"""How reasons begin that are about what is in a file, and not about reading it."""
 WORKERS = max(1, processors() // 2)
 """Threads; the other processors search."""
 
@@ -32,7 +35,7 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Indexing:
-    """How far the indexer is; `failures` are those since it was last idle."""
+    """How far the indexer is; `failures` are the last of those since it was last idle."""
 
     running: bool = False
     seconds: Seconds = 0.0
@@ -46,12 +49,14 @@ class Indexing:
 class Indexer:
     """Indexes what is added, in a thread of its own that lives as long as there is something to do.
 
-    Files that cannot be indexed are not kept where they are in the folder `uploads`: whoever sent one has it.
+    Files that were just sent and turn out to be damaged are not kept: whoever sent one has it. Any other file that
+    cannot be indexed stays where it is.
     """
 
     def __init__(self, library: Library, uploads: Path) -> None:
         self.library, self.uploads = library, uploads
         self._waiting: list[str] = []
+        self._sent: set[str] = set()
         self._state = Indexing()
         self._news = Condition()  # held for what is above
         self._thread: Thread | None = None
@@ -63,9 +68,11 @@ class Indexer:
         with self._news:
             return replace(self._state, expected_files=self._state.expected_files + len(self._waiting))
 
-    def add(self, path: str) -> None:
-        """Index a file or folder as soon as those before it are done."""
+    def add(self, path: str, *, sent: bool = False) -> None:
+        """Index a file or folder as soon as those before it are done. `sent`: a file that was just taken in."""
         with self._news:
+            if sent:
+                self._sent.add(path)
             self._waiting.append(path)
             if self._thread is None and not self._stopped:
                 self._state = Indexing(running=True)
@@ -101,6 +108,8 @@ class Indexer:
             try:
                 with self._writing:
                     self.library.index(paths, progress=self._note, workers=WORKERS)
+                with self._news:
+                    self._sent.difference_update(paths)
             except _Stopped:
                 pass
             except LibraryBusyError:
@@ -128,12 +137,20 @@ class Indexer:
             )
         if progress.failure is not None:
             self._fail([progress.failure])
-            if (path := Path(progress.failure.path)).parent == self.uploads:
-                path.unlink(missing_ok=True)
+            if self._is_worthless(progress.failure):
+                Path(progress.failure.path).unlink(missing_ok=True)
+
+    def _is_worthless(self, failure: Failure) -> bool:
+        """Whether nothing is lost with the file: it is damaged, was just sent, and is not in the library."""
+        with self._news:
+            sent = failure.path in self._sent
+        if not sent or not failure.reason.startswith(DAMAGED):
+            return False
+        return all(recording.path != failure.path for recording in self.library.recordings())
 
     def _fail(self, failures: Iterator[Failure] | list[Failure]) -> None:
         with self._news:
-            self._state = replace(self._state, failures=(*self._state.failures, *failures))
+            self._state = replace(self._state, failures=(*self._state.failures, *failures)[-MOST:])
 
 
 def name_of(failure: Failure) -> str:

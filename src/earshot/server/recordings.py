@@ -21,7 +21,7 @@ from earshot import audio
 from earshot.server.indexing import Indexing, name_of
 from earshot.server.schemas import FailureRow, Id, IndexingRow, PeaksRow, RecordingRow, StatusRow, Time, Uploaded, shown
 from earshot.server.searching import AUDIO_BODY, Within, event
-from earshot.server.service import ALWAYS, EVENTS, Served, Service, file_of, in_turn, problems
+from earshot.server.service import ALWAYS, EVENTS, Served, Service, at_once, in_turn, problems
 from earshot.server.uploads import body_in_file, disk_errors, keep
 from earshot.types import Clip, Seconds
 
@@ -67,6 +67,7 @@ async def recordings(service: Served, within: Within = None) -> list[RecordingRo
     return [RecordingRow.of(recording) for recording in await run_in_threadpool(service.recordings, within or None)]
 
 
+@router.head("/audio/{id}", include_in_schema=False)
 @router.get(
     "/audio/{id}",
     responses={200: SOUND, 206: SOUND, **NO_RANGE, **problems(404, 422, 503)},
@@ -74,10 +75,9 @@ async def recordings(service: Served, within: Within = None) -> list[RecordingRo
 )
 async def sound(id: Id, service: Served) -> FileResponse:
     """The file of a recording, whole or in ranges."""
-    recording = await service.recording(id)
-    status = await run_in_threadpool(file_of, recording)
+    recording = await service.sound(id)
     media = MEDIA.get(os.path.splitext(recording.path)[1].lower(), "application/octet-stream")
-    return FileResponse(recording.path, media_type=media, stat_result=status)
+    return FileResponse(recording.path, media_type=media)
 
 
 @router.get("/clip/{id}", responses={200: WAV, **problems(400, 404, 422, 503)}, response_class=Response)
@@ -106,7 +106,7 @@ async def _samples(
     request: Request, service: Service, id: int, start: Seconds, end: Seconds | None
 ) -> tuple[NDArray[np.float32], Seconds]:
     """(n,) samples of a stretch at 16 kHz, and where it ends."""
-    recording = await service.recording(id)
+    recording = await service.sound(id)
     end = recording.seconds if end is None else min(end, recording.seconds)
     cut = Clip(recording.path, start, end)
     return await in_turn(request, service.decoding, partial(audio.load, cut, max_seconds=LONGEST)), end
@@ -118,7 +118,7 @@ def _peaks(samples: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     return np.minimum(np.maximum.reduceat(np.abs(samples), first), 1.0)
 
 
-@router.post("/recordings", status_code=202, responses=problems(400, 408, 415, 422, 507), openapi_extra=AUDIO_BODY)
+@router.post("/recordings", status_code=202, responses=problems(400, 408, 415, 422, 503, 507), openapi_extra=AUDIO_BODY)
 async def upload(
     request: Request,
     service: Served,
@@ -127,9 +127,10 @@ async def upload(
     """Take a recording in, to be indexed in the background; /api/indexing tells how far that is."""
     with disk_errors():
         await run_in_threadpool(partial(service.uploads.mkdir, parents=True, exist_ok=True))
-    async with body_in_file(request, service.uploads) as part:
+    busy = "too many recordings are being sent at once: send it again when they are in"
+    async with at_once(service.sending, busy), body_in_file(request, service.uploads) as part:
         path = await in_turn(request, service.decoding, partial(keep, part, name))
-    service.indexer.add(str(path))
+    service.indexer.add(str(path), sent=True)
     return Uploaded(name=path.name)
 
 
@@ -137,7 +138,7 @@ async def upload(
 async def remove(request: Request, id: Id, service: Served) -> None:
     """Take a recording out of the library. Its file stays, unless it was uploaded here: then it goes too."""
     recording = await service.recording(id)
-    await in_turn(request, service.decoding, partial(service.remove, recording))
+    await in_turn(request, service.removing, partial(service.remove, recording))
 
 
 @router.get("/indexing")

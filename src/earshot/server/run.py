@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from earshot.api import Library
 from earshot.server import guard
@@ -28,13 +28,19 @@ if TYPE_CHECKING:
 
 GRACE = 1
 """Seconds that answers on their way have when the server stops."""
+CONNECTIONS = 400
+"""At once; beyond these requests are answered with 503."""
 
 
 def serve(
     library: Library, host: str, port: int, *, token: str | None = None, endpoint: Endpoint | None = None
 ) -> None:
     """Serve `library` until a signal comes. EarshotError where the address cannot be had, click.UsageError
-    where strangers can reach it and there is no token."""
+    where strangers can reach it and there is no token. AnswerError where `endpoint` cannot be asked from here."""
+    if endpoint is not None:
+        from earshot.answer import require
+
+        require()
     listener = _bound(host, port)
     with listener:
         address = listener.getsockname()
@@ -50,20 +56,53 @@ def serve(
 def config(app: FastAPI) -> uvicorn.Config:
     """How the application is served: by connections that do not wait for ever, and with a log of errors only."""
     return uvicorn.Config(
-        app, http=_Connection, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE
+        app,
+        http=_Connection,
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE,
     )
 
 
 class _Connection(H11Protocol):
-    """Hangs up on whoever connects and says nothing."""
+    """Hangs up on whoever says nothing whole, at first or after an answer, and on whoever does not take an answer."""
+
+    _waits: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(guard.PATIENCE, self._hang_up)
+        self._wait()
 
-    def _hang_up(self) -> None:
-        if self.cycle is None:
-            self.transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._waits, self._stuck):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        self._wait()
+        super().on_response_complete()  # which may begin with the next request
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stuck = self.loop.call_later(guard.PATIENCE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+
+    def _wait(self) -> None:
+        """For a request after the last one."""
+        if self._waits is not None:
+            self._waits.cancel()
+        self._waits = self.loop.call_later(guard.PATIENCE, self._hang_up, self.cycle)
+
+    def _hang_up(self, last: RequestResponseCycle | None) -> None:
+        if self.cycle is last:
+            self.transport.abort()  # closing would wait until all that was written is taken
 
 
 class _Server(uvicorn.Server):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from earshot import output
+from earshot import output, rows
 from earshot.types import Hit, Passage, Recording
 
 MOST_SECONDS = 1e7
@@ -42,14 +42,16 @@ class StatusRow(BaseModel):
     answers: bool
 
 
-class RecordingRow(BaseModel):
-    """A recording: its path as the server's folder sees it, and the file's name."""
+class Identified(BaseModel):
+    """What is of a recording."""
 
     id: int
-    recording: str
+
+
+class RecordingRow(rows.RecordingRow, Identified):
+    """A recording: its path as the server's folder sees it, and the file's name."""
+
     name: str
-    seconds: float
-    speech_seconds: float
 
     @classmethod
     def of(cls, recording: Recording) -> RecordingRow:
@@ -58,53 +60,18 @@ class RecordingRow(BaseModel):
         return cls(id=recording.id, recording=path, name=name, seconds=seconds, speech_seconds=speech_seconds)
 
 
-class HitRow(BaseModel):
+class HitRow(rows.HitRow, Identified):
     """A place where a query is said: seconds, cosine, and the chance that it is said there."""
-
-    id: int
-    recording: str
-    start: float
-    end: float
-    score: float
-    probability: float
-    query: str
 
     @classmethod
     def of_all(cls, hits: Sequence[Hit], query: str) -> list[HitRow]:
         """`query`: as it is shown."""
-        rows = zip(hits, output.hit_rows(hits), strict=True)
-        return [cls(**_with_id(row, hit.recording) | {"query": query}) for hit, row in rows]
+        pairs = zip(hits, output.hit_rows(hits), strict=True)
+        return [cls(**_with_id(row, hit.recording) | {"query": query}) for hit, row in pairs]
 
 
-class BestRow(BaseModel):
-    """The seconds of a passage that are most like the question, and their words."""
-
-    start: float
-    end: float
-    text: str
-
-
-class WordRow(BaseModel):
-    """Where a word of the question may be said."""
-
-    word: str
-    start: float
-    end: float
-    probability: float
-
-
-class PassageRow(BaseModel):
+class PassageRow(rows.PassageRow, Identified):
     """A passage that may answer a question; `heard`: by the machine, with errors, else as its transcript says."""
-
-    id: int
-    recording: str
-    start: float
-    end: float
-    score: float
-    text: str
-    heard: bool
-    best: BestRow
-    words: list[WordRow]
 
     @classmethod
     def of_all(cls, passages: Iterable[Passage]) -> list[PassageRow]:
@@ -166,7 +133,7 @@ class Export(BaseModel):
 
 def shown(path: str) -> str:
     """A path from the current folder, without the bytes that are not UTF-8: these are escaped."""
-    return output.path_from_here(path).encode("utf-8", "backslashreplace").decode()
+    return rows.printed(output.path_from_here(path))
 
 
 def _with_id(row: dict[str, Any], recording: Recording) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
-from starlette.concurrency import run_in_threadpool
 
 from earshot.server.schemas import HitRow, Id, PassageRow, Text, Time, shown
 from earshot.server.service import ALWAYS, EVENTS, Served, Service, in_turn, problems, unexpected
@@ -58,7 +57,7 @@ async def find(
         raise QueryError("give q=WORD, or like=ID with start= and end=")
     if like is None:
         return await _found(request, service, q or "", q or "", top, threshold, within)
-    recording = await service.recording(like)
+    recording = await service.sound(like)
     clip = Clip(recording.path, start, end)
     told = str(replace(clip, path=shown(recording.path)))
     return await _found(request, service, clip, told, top, threshold, within)
@@ -106,20 +105,19 @@ async def answer(request: Request, service: Served, q: Text, top: Top = 5, withi
 async def _answered(service: Service, question: str, passages: Sequence[Passage]) -> AsyncIterator[str]:
     rows = [row.model_dump() for row in PassageRow.of_all(passages)]
     yield event("passages", rows)
-    pieces: Iterator[str | Answer] | None = None
     try:
         async with service.answering:
-            pieces = service.answer(question, passages)
-            while (piece := await run_in_threadpool(partial(next, pieces, None))) is not None:
-                yield event("text", piece) if isinstance(piece, str) else event("answer", _answer_row(piece))
+            with service.answer(question, passages) as pieces:
+                while isinstance(piece := await pieces.get(), str):
+                    yield event("text", piece)
+            if isinstance(piece, Exception):
+                raise piece
+            yield event("answer", _answer_row(piece))
     except EarshotError as error:
         yield event("error", {"detail": str(error)})
     except Exception as error:
         yield event("error", {"detail": unexpected(error)})
         raise
-    finally:
-        if pieces is not None and hasattr(pieces, "close"):
-            pieces.close()
 
 
 def _answer_row(answer: Answer) -> dict[str, Any]:

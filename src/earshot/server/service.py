@@ -5,23 +5,22 @@ In: requests. Out: recordings by id, results of calls in their turn. Knows nothi
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, WouldBlock
 from fastapi import Depends, HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 
 from earshot.api import Library
 from earshot.database import DATABASE
 from earshot.server.indexing import Indexer
-from earshot.server.schemas import Problem, shown
+from earshot.server.schemas import Problem
 from earshot.server.uploads import sweep
 from earshot.types import Answer, EarshotError, Passage, Recording, Seconds
 
@@ -45,6 +44,8 @@ class Service:
     searching: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
     decoding: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     answering: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
+    removing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    sending: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(8))
 
     @property
     def uploads(self) -> Path:
@@ -71,18 +72,42 @@ class Service:
             if Path(recording.path).parent == self.uploads:
                 Path(recording.path).unlink(missing_ok=True)
 
-    def answer(self, question: str, passages: Sequence[Passage]) -> Iterator[str | Answer]:
-        """An answer piece by piece, last all of it; there is an endpoint."""
-        from earshot.answer import answer
+    @contextmanager
+    def answer(self, question: str, passages: Sequence[Passage]) -> Iterator[asyncio.Queue[str | Answer | Exception]]:
+        """An answer piece by piece, last all of it or what went wrong; it stops when nobody waits for it any more.
+
+        There is an endpoint. Its thread is one of its own: a shutdown does not wait for what others may never say.
+        """
+        from earshot.answer import Stop, answer
 
         assert self.endpoint is not None
-        return answer(question, passages, self.endpoint)
+        loop, pieces, stop = asyncio.get_running_loop(), asyncio.Queue[str | Answer | Exception](), Stop()
+
+        def work(endpoint: Endpoint) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                try:
+                    for piece in answer(question, passages, endpoint, stop):
+                        loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                except Exception as error:
+                    loop.call_soon_threadsafe(pieces.put_nowait, error)
+
+        Thread(target=work, args=(self.endpoint,), daemon=True).start()
+        try:
+            yield pieces
+        finally:
+            stop()
 
     async def recording(self, id: int) -> Recording:
         """404 where there is none."""
         recording = await run_in_threadpool(self.library.recording, id)
         if recording is None:
             raise HTTPException(404, f"no recording {id} in the library: it may have been replaced or removed")
+        return recording
+
+    async def sound(self, id: int) -> Recording:
+        """The same, to listen to: 404 too where its file is gone, or no longer what was indexed."""
+        recording = await self.recording(id)
+        await run_in_threadpool(self.library.file_of, recording)
         return recording
 
 
@@ -102,17 +127,17 @@ async def in_turn(request: Request, turn: CapacityLimiter, call: Callable[[], T]
         return await run_in_threadpool(call)
 
 
-def file_of(recording: Recording) -> os.stat_result:
-    """What a recording's file is like; 404 where it is gone or cannot be read."""
+@asynccontextmanager
+async def at_once(turn: CapacityLimiter, busy: str) -> AsyncIterator[None]:
+    """A turn that nobody waits for: 503, with that line, where all are taken."""
     try:
-        status = os.stat(recording.path)
-        if not stat.S_ISREG(status.st_mode):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        open(recording.path, "rb").close()
-        return status
-    except OSError as error:
-        line = f"{shown(recording.path)}: cannot be read ({error.strerror}); put it back, or index it again"
-        raise HTTPException(404, line) from error
+        turn.acquire_nowait()
+    except WouldBlock:
+        raise HTTPException(503, busy, {"connection": "close"}) from None
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def unexpected(error: Exception) -> str:
@@ -135,7 +160,7 @@ _PROBLEMS = {
     415: "It is not audio.",
     421: "The server is not called that.",
     422: "A parameter is missing or wrong.",
-    503: "There is no library, or it is busy or damaged.",
+    503: "There is no library, or it is busy or damaged; or too much is sent at once.",
     507: "The server's disk is full.",
 }
 ALWAYS = problems(401, 403, 413, 421)
