@@ -128,6 +128,11 @@ class Visit:
         """Wait until the page says how much it found."""
         playwright.expect(self.page.locator("#count")).to_have_text(line, timeout=15_000)
 
+    def probabilities(self, word: str) -> list[float]:
+        """Of the hits of a word, as the server tells them."""
+        hits = self.page.request.get(f"{self.address}api/find", params={"q": word, "top": 200}).json()
+        return [hit["probability"] for hit in hits]
+
     @property
     def chips(self) -> Any:
         return self.page.locator(".chip:visible")
@@ -239,8 +244,10 @@ def test_the_threshold_applies_at_once(visit: Visit) -> None:
     visit.told("5 hits for “gradient” in 1 recording")
     assert visit.page.locator(".card:visible").count() == 1
     visit.page.locator("#threshold").press("End")
-    visit.page.locator("#threshold").fill("98")
-    visit.told(re.compile("No hit .* move the slider|^[1-5] hits?"))
+    most = sum(probability >= 0.98 for probability in visit.probabilities("gradient"))
+    visit.told(re.compile(f"^{most} hits? for" if most else "^No hit for .*; 7 with a lower one: move the slider"))
+    assert visit.page.locator("#least-shown").text_content() == "98 %"
+    assert visit.chips.count() == most
     assert not [url for url in visit.requests[asked:] if "/api/find" in url]
 
 
@@ -512,9 +519,28 @@ def test_what_cannot_be_searched_for_is_told_in_one_line(visit: Visit) -> None:
     playwright.expect(visit.page.locator("#trouble")).to_be_visible()
     assert "\n" not in visit.page.locator("#trouble").text_content()
     visit.troubles.clear()  # the browser notes that it was refused
-    visit.search("zzyzxq")
-    visit.told(re.compile("^No hit for “zzyzxq”|^[1-9]"))
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
     assert visit.page.is_hidden("#trouble")
+
+
+def test_what_was_not_said_is_not_shown_and_not_exported(visit: Visit) -> None:
+    visit.page.locator("#threshold").evaluate("slider => { slider.value = 60; }")
+    visit.search("zzyzxq")
+    less = len(visit.probabilities("zzyzxq"))
+    assert less
+    visit.told(f"No hit for “zzyzxq” with this probability; {less} with a lower one: move the slider.")
+    assert visit.page.is_hidden("#export")
+    assert visit.page.is_hidden("#player")
+    visit.page.locator("#threshold").fill("2")
+    visit.told(re.compile(f"^{less} hits? for “zzyzxq”"))
+    assert visit.page.is_visible("#export")
+    visit.page.locator("#threshold").fill("60")
+    assert visit.page.is_hidden("#export")
+    visit.search("counterrevolutionary")
+    visit.told("No hit for “counterrevolutionary”.")
+    assert visit.page.is_hidden("#export")
+    assert visit.page.is_hidden("#threshold")
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,7 @@ function show(search, found) {
 function showCount(shown, all, groups) {
   const what = wanted.q === undefined ? `like ${name(wanted)}` : `for “${wanted.q}”`;
   const less = all - shown;
+  $("#export").hidden = !shown;
   if (shown) $("#count").textContent = `${count(shown, "hit")} ${what} in ${count(groups, "recording")}`;
   else if (all)
     $("#count").textContent = `No hit ${what} with this probability; ${less} with a lower one: move the slider.`;
