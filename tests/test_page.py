@@ -499,6 +499,19 @@ def test_links_and_back_work(visit: Visit) -> None:
     assert visit.page.is_checked("[value=ask]")
 
 
+def test_back_from_a_search_that_goes_on_ends_it(visit: Visit) -> None:
+    visit.page.route("**/api/find?*", lambda route: None)  # it is not answered
+    with visit.page.expect_request("**/api/find?*"):
+        visit.search("gradient")
+    playwright.expect(visit.page.locator("#results[aria-busy=true]")).to_have_count(1)
+    visit.page.go_back()
+    playwright.expect(visit.page.locator("#start")).to_be_visible()
+    playwright.expect(visit.page.locator("#results[aria-busy=true], body.busy")).to_have_count(0)
+    visit.page.unroute("**/api/find?*")
+    visit.page.go_forward()
+    visit.told(re.compile("7 hits"))
+
+
 def test_a_name_that_holds_html_is_text(visit: Visit) -> None:
     visit.search("falcon")
     visit.told(re.compile("^1 hit"))
@@ -515,9 +528,20 @@ def test_a_name_that_holds_html_is_text(visit: Visit) -> None:
 
 
 def test_what_cannot_be_searched_for_is_told_in_one_line(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    visit.chips.first.click()
+    visit.plays_after(6)
     visit.search("?!")
     playwright.expect(visit.page.locator("#trouble")).to_be_visible()
     assert "\n" not in visit.page.locator("#trouble").text_content()
+    assert visit.page.is_hidden("#results")
+    assert visit.page.is_hidden("#player")
+    assert visit.paused
+    visit.page.locator("#query").blur()
+    visit.page.keyboard.press("n")  # there is no hit to go to
+    assert visit.page.is_hidden("#player")
+    assert visit.paused
     visit.troubles.clear()  # the browser notes that it was refused
     visit.search("gradient")
     visit.told(re.compile("7 hits"))
