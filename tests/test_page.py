@@ -582,6 +582,23 @@ def test_keys(visit: Visit) -> None:
     visit.told(re.compile("like lecture.opus"))
 
 
+def test_a_step_in_the_moment_that_the_sound_arrives_is_not_lost(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    visit.page.keyboard.press("n")
+    visit.plays_after(54.5)
+    second = visit.page.locator(".card").nth(1).locator(".when").nth(1).text_content()
+    visit.page.evaluate("""() => {
+        const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+        const onAndPause = () => ["n", " "].forEach(press);
+        document.addEventListener("loadedmetadata", onAndPause, { capture: true, once: true });
+    }""")
+    visit.page.keyboard.press("n")
+    playwright.expect(visit.page.locator("[aria-current] .when")).to_have_text(second)
+    assert visit.paused
+    assert visit.time == pytest.approx(seconds(second) - 0.3, abs=0.1)
+
+
 def test_links_and_back_work(visit: Visit) -> None:
     visit.search("gradient")
     visit.told(re.compile("^7 hits"))
