@@ -33,7 +33,11 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is missing: a
 SAMPLES = Path(__file__).parents[1] / "samples"
 WORD = SAMPLES / "lecture.opus@43.2-44.1"  # "gradient", and what is around it
 MARKUP = "<b>notes<b> & <img src=x onerror=alert(1)>.ogg"
-ANSWER = ["The widow of the light", "house keeper paid [1].\n", "<b>Nobody</b> else did [1, 2]."]
+ANSWER = [
+    "The widow of the light",
+    "house keeper paid [1].\n",
+    "<b>Nobody</b> else did [1, 2]. See [1-3] of [2019-2021].",
+]
 
 
 class Model(BaseHTTPRequestHandler):
@@ -127,6 +131,11 @@ class Visit:
     def told(self, line: str | re.Pattern[str]) -> None:
         """Wait until the page says how much it found."""
         playwright.expect(self.page.locator("#count")).to_have_text(line, timeout=15_000)
+
+    def probabilities(self, word: str) -> list[float]:
+        """Of the hits of a word, as the server tells them."""
+        hits = self.page.request.get(f"{self.address}api/find", params={"q": word, "top": 200}).json()
+        return [hit["probability"] for hit in hits]
 
     @property
     def chips(self) -> Any:
@@ -239,8 +248,10 @@ def test_the_threshold_applies_at_once(visit: Visit) -> None:
     visit.told("5 hits for “gradient” in 1 recording")
     assert visit.page.locator(".card:visible").count() == 1
     visit.page.locator("#threshold").press("End")
-    visit.page.locator("#threshold").fill("98")
-    visit.told(re.compile("No hit .* move the slider|^[1-5] hits?"))
+    most = sum(probability >= 0.98 for probability in visit.probabilities("gradient"))
+    visit.told(re.compile(f"^{most} hits? for" if most else "^No hit for .*; 7 with a lower one: move the slider"))
+    assert visit.page.locator("#least-shown").text_content() == "98 %"
+    assert visit.chips.count() == most
     assert not [url for url in visit.requests[asked:] if "/api/find" in url]
 
 
@@ -285,13 +296,48 @@ def test_an_answer_is_written_when_asked_for_and_cites_what_can_be_played(visit:
     assert not any("/api/answer" in url for url in visit.requests)  # nothing is sent unasked
     visit.page.click("#answer button")
     text = visit.page.locator("#answer .text")
-    playwright.expect(text).to_have_text("The widow of the lighthouse keeper paid 1. <b>Nobody</b> else did 12.")
+    line = "The widow of the lighthouse keeper paid 1. <b>Nobody</b> else did 12. See 123 of [2019-2021]."
+    playwright.expect(text).to_have_text(line)
     assert text.locator("b").count() == 0
     citations = text.locator("button")
-    playwright.expect(citations).to_have_text(["1", "1", "2"])
+    playwright.expect(citations).to_have_text(["1", "1", "2", "1", "2", "3"])
     citations.first.click()
     visit.plays_after(0)
     assert visit.page.locator("#player-name").text_content() == "council-meeting.mp3"
+
+
+def test_why_there_is_no_answer_is_told_and_it_may_be_asked_for_again(visit: Visit) -> None:
+    visit.search("who paid for the telescope?")
+    visit.told(re.compile("passages"))
+    broken = {"content_type": "text/event-stream", "body": 'event: text\ndata: "The wi"\n\nevent: te'}
+    busy = {"status": 503, "json": {"detail": "something else writes to the library"}}
+    failed = {**broken, "body": 'event: error\ndata: {"detail": "the model fell over"}\n\n'}
+    for reply, line in (
+        (broken, "The answer broke off; ask again."),
+        (busy, "something else writes to the library"),
+        (failed, "the model fell over"),
+    ):
+        visit.page.route("**/api/answer?*", lambda route, _, reply=reply: route.fulfill(**reply))
+        visit.page.click("#answer button.filled")
+        playwright.expect(visit.page.locator("#answer .note")).to_have_text(line)
+        visit.page.unroute("**/api/answer?*")
+    visit.troubles.clear()  # the browser notes that it was refused
+    visit.page.click("#answer button.filled")
+    playwright.expect(visit.page.locator("#answer .text")).to_contain_text("lighthouse keeper")
+    playwright.expect(visit.page.locator("#answer .note")).to_contain_text("check it by listening")
+
+
+def test_an_answer_that_is_no_longer_wanted_is_left(visit: Visit) -> None:
+    visit.search("who paid for the telescope?")
+    visit.told(re.compile("passages"))
+    visit.page.route("**/api/answer?*", lambda route: None)  # it is not answered
+    with visit.page.expect_event("requestfailed", lambda request: "/api/answer" in request.url):
+        visit.page.click("#answer button.filled")
+        playwright.expect(visit.page.locator("#answer .note")).to_have_text("Writing…")
+        visit.search("what is in the bread?")
+    visit.told(re.compile("passages"))
+    playwright.expect(visit.page.locator("#answer .note")).to_contain_text("A model writes it")
+    assert visit.page.is_visible("#answer button.filled")
 
 
 def test_a_word_said_to_the_microphone_is_found(visit: Visit) -> None:
@@ -311,6 +357,54 @@ def test_a_recording_that_is_cancelled_is_not_sent(visit: Visit) -> None:
     visit.page.keyboard.press("Escape")
     playwright.expect(visit.page.locator("#record.recording")).to_have_count(0)
     assert visit.page.is_hidden("#results")
+    assert not any("/api/find" in url for url in visit.requests)
+
+
+TAPPED = """() => {
+    const { mediaDevices } = navigator;
+    const open = mediaDevices.getUserMedia.bind(mediaDevices);
+    window.streams = [];
+    mediaDevices.getUserMedia = async (wanted) => {
+        await window.permission;
+        window.streams.push(await open(wanted));
+        return window.streams.at(-1);
+    };
+}"""  # notes what the microphone was opened for
+
+
+def microphone(visit: Visit, expected: list[bool]) -> None:
+    """Wait until, of the times that the microphone was opened, these are not closed again."""
+    now = "() => streams.map((stream) => stream.getTracks().some((track) => track.readyState === 'live'))"
+    deadline = time.monotonic() + 10
+    while (opened := visit.page.evaluate(now)) != expected and time.monotonic() < deadline:
+        visit.page.wait_for_timeout(50)
+    assert opened == expected
+
+
+def test_a_microphone_that_cannot_be_recorded_from_is_closed(visit: Visit) -> None:
+    visit.page.evaluate(TAPPED)
+    visit.page.evaluate("() => { window.MediaRecorder = class { constructor() { throw new Error('no'); } }; }")
+    for times in (1, 2):
+        visit.page.click("#record")
+        playwright.expect(visit.page.locator("#trouble")).to_contain_text("The microphone cannot be used")
+        microphone(visit, [False] * times)
+        assert visit.page.locator("#record.recording").count() == 0
+
+
+def test_escape_while_the_browser_asks_whether_the_microphone_may_be_used(visit: Visit) -> None:
+    visit.page.evaluate(TAPPED)
+    visit.page.evaluate("() => { window.permission = new Promise((resolve) => { window.allow = resolve; }); }")
+    visit.page.click("#record")
+    visit.page.keyboard.press("Escape")
+    visit.page.evaluate("allow()")
+    microphone(visit, [False])
+    assert visit.page.locator("#record.recording").count() == 0
+    assert visit.page.is_hidden("#trouble")
+    visit.page.click("#record")
+    visit.page.wait_for_selector("#record.recording")
+    microphone(visit, [False, True])
+    visit.page.keyboard.press("Escape")
+    microphone(visit, [False, False])
     assert not any("/api/find" in url for url in visit.requests)
 
 
@@ -403,6 +497,21 @@ def test_recordings_are_added_found_in_and_removed(visit: Visit, folder: Path) -
     visit.told("7 hits for “gradient” in 2 recordings")
 
 
+def test_what_another_page_adds_is_followed_to_its_end(visit: Visit) -> None:
+    state = {**visit.page.request.get(f"{visit.address}api/indexing").json(), "failures": []}
+    running = {**state, "running": True, "seconds": 30, "expected_seconds": 60, "hearing": False}
+    visit.page.route("**/api/indexing/events", lambda route: route.abort())  # proxies break streams off
+    visit.page.route("**/api/indexing", lambda route: route.fulfill(json=running))
+    visit.page.reload()
+    line = visit.page.locator("#adding p")
+    playwright.expect(line).to_have_text("Listening, for sounds: 0:30 of 1:00")
+    running.update(seconds=15, hearing=True)
+    playwright.expect(line).to_have_text("Listening, for words: 0:15 of 1:00")
+    assert visit.page.is_visible("#adding progress")
+    running.update(running=False)
+    playwright.expect(line).to_have_text("Nothing new was added.")
+
+
 def test_hits_that_are_shown_are_exported(visit: Visit) -> None:
     visit.search("gradient")
     visit.told(re.compile("7 hits"))
@@ -473,6 +582,23 @@ def test_keys(visit: Visit) -> None:
     visit.told(re.compile("like lecture.opus"))
 
 
+def test_a_step_in_the_moment_that_the_sound_arrives_is_not_lost(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    visit.page.keyboard.press("n")
+    visit.plays_after(54.5)
+    second = visit.page.locator(".card").nth(1).locator(".when").nth(1).text_content()
+    visit.page.evaluate("""() => {
+        const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+        const onAndPause = () => ["n", " "].forEach(press);
+        document.addEventListener("loadedmetadata", onAndPause, { capture: true, once: true });
+    }""")
+    visit.page.keyboard.press("n")
+    playwright.expect(visit.page.locator("[aria-current] .when")).to_have_text(second)
+    assert visit.paused
+    assert visit.time == pytest.approx(seconds(second) - 0.3, abs=0.1)
+
+
 def test_links_and_back_work(visit: Visit) -> None:
     visit.search("gradient")
     visit.told(re.compile("^7 hits"))
@@ -492,6 +618,19 @@ def test_links_and_back_work(visit: Visit) -> None:
     assert visit.page.is_checked("[value=ask]")
 
 
+def test_back_from_a_search_that_goes_on_ends_it(visit: Visit) -> None:
+    visit.page.route("**/api/find?*", lambda route: None)  # it is not answered
+    with visit.page.expect_request("**/api/find?*"):
+        visit.search("gradient")
+    playwright.expect(visit.page.locator("#results[aria-busy=true]")).to_have_count(1)
+    visit.page.go_back()
+    playwright.expect(visit.page.locator("#start")).to_be_visible()
+    playwright.expect(visit.page.locator("#results[aria-busy=true], body.busy")).to_have_count(0)
+    visit.page.unroute("**/api/find?*")
+    visit.page.go_forward()
+    visit.told(re.compile("7 hits"))
+
+
 def test_a_name_that_holds_html_is_text(visit: Visit) -> None:
     visit.search("falcon")
     visit.told(re.compile("^1 hit"))
@@ -508,13 +647,43 @@ def test_a_name_that_holds_html_is_text(visit: Visit) -> None:
 
 
 def test_what_cannot_be_searched_for_is_told_in_one_line(visit: Visit) -> None:
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
+    visit.chips.first.click()
+    visit.plays_after(6)
     visit.search("?!")
     playwright.expect(visit.page.locator("#trouble")).to_be_visible()
     assert "\n" not in visit.page.locator("#trouble").text_content()
+    assert visit.page.is_hidden("#results")
+    assert visit.page.is_hidden("#player")
+    assert visit.paused
+    visit.page.locator("#query").blur()
+    visit.page.keyboard.press("n")  # there is no hit to go to
+    assert visit.page.is_hidden("#player")
+    assert visit.paused
     visit.troubles.clear()  # the browser notes that it was refused
-    visit.search("zzyzxq")
-    visit.told(re.compile("^No hit for “zzyzxq”|^[1-9]"))
+    visit.search("gradient")
+    visit.told(re.compile("7 hits"))
     assert visit.page.is_hidden("#trouble")
+
+
+def test_what_was_not_said_is_not_shown_and_not_exported(visit: Visit) -> None:
+    visit.page.locator("#threshold").evaluate("slider => { slider.value = 60; }")
+    visit.search("zzyzxq")
+    less = len(visit.probabilities("zzyzxq"))
+    assert less
+    visit.told(f"No hit for “zzyzxq” with this probability; {less} with a lower one: move the slider.")
+    assert visit.page.is_hidden("#export")
+    assert visit.page.is_hidden("#player")
+    visit.page.locator("#threshold").fill("2")
+    visit.told(re.compile(f"^{less} hits? for “zzyzxq”"))
+    assert visit.page.is_visible("#export")
+    visit.page.locator("#threshold").fill("60")
+    assert visit.page.is_hidden("#export")
+    visit.search("counterrevolutionary")
+    visit.told("No hit for “counterrevolutionary”.")
+    assert visit.page.is_hidden("#export")
+    assert visit.page.is_hidden("#threshold")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 const LEAST_PROBABILITY = 0.02; // what has less is never shown
 const MOST_HITS = 200;
 const PASSAGES = 6;
+const OFTEN = 500; // ms
 
 async function request(path, options) {
   let response;
@@ -32,19 +33,31 @@ export function search({ mode, q, like, start, end, sound }, signal) {
   return json(`api/${mode}?${query({ ...wanted, ...limits })}`, { signal });
 }
 
-/** The answer to a question, piece by piece; returns a function that stops it. */
-export function answer(q, { onText, onAnswer, onError }) {
-  const source = new EventSource(`api/answer?${query({ q, top: PASSAGES })}`);
-  source.addEventListener("text", (event) => onText(JSON.parse(event.data)));
-  source.addEventListener("answer", (event) => {
-    source.close();
-    onAnswer(JSON.parse(event.data));
-  });
-  source.addEventListener("error", (event) => {
-    source.close();
-    onError(event.data ? JSON.parse(event.data).detail : "The answer broke off; ask again.");
-  });
-  return () => source.close();
+/** The answer to a question, {answer, citations}; `onText(piece)` is told of it as it is written. */
+export async function answer(q, onText, signal) {
+  const response = await request(`api/answer?${query({ q, top: PASSAGES })}`, { signal });
+  for await (const { name, data } of events(response)) {
+    if (name === "text") onText(data);
+    if (name === "answer") return data;
+    if (name === "error") throw new Error(data.detail);
+  }
+  signal.throwIfAborted();
+  throw new Error("The answer broke off; ask again.");
+}
+
+/** Server-sent events, {name, data}, until the stream ends or breaks. */
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const next = () => reader.read().catch(() => ({ done: true }));
+  let rest = "";
+  for (let read = await next(); !read.done; read = await next()) {
+    const whole = (rest + read.value).split("\n\n");
+    rest = whole.pop();
+    for (const event of whole) {
+      const [, name, data] = /^event: (.*)\ndata: (.*)$/.exec(event);
+      yield { name, data: JSON.parse(data) };
+    }
+  }
 }
 
 export const status = () => json("api/status");
@@ -85,23 +98,12 @@ export function upload(file, onSent) {
 
 export const indexing = () => json("api/indexing");
 
-/** Calls `onState` while something is indexed; resolves with the last state. */
-export function watchIndexing(onState) {
-  return new Promise((resolve, reject) => {
-    const source = new EventSource("api/indexing/events");
-    const told = (event) => {
-      const state = JSON.parse(event.data);
-      onState(state);
-      if (!state.running) {
-        source.close();
-        resolve(state);
-      }
-    };
-    source.onmessage = told;
-    source.addEventListener("progress", told);
-    source.onerror = () => {
-      source.close(); // the server ends the stream when all is done
-      indexing().then(resolve, reject);
-    };
-  });
+/** Calls `onState` now and then while something is indexed; resolves with the last state. */
+export async function watchIndexing(onState) {
+  for (;;) {
+    const state = await indexing();
+    onState(state);
+    if (!state.running) return state;
+    await new Promise((resolve) => setTimeout(resolve, OFTEN));
+  }
 }

@@ -98,11 +98,11 @@ function fromAddress() {
   if (q) return run({ mode: asked, q });
   if (like) return run({ mode: "find", like: Number(like), start, end });
   searching.abort();
-  wanted = view = null;
-  $("#results").hidden = true;
+  wanted = null;
+  showBusy(false);
+  showNothing();
   document.title = "Earshot";
   trouble("");
-  player.close();
   showMode();
   showStart();
 }
@@ -117,23 +117,24 @@ async function run(search) {
   trouble("");
   showStart();
   document.title = `${name(search)} – Earshot`;
-  document.body.classList.add("busy");
-  $("#results").ariaBusy = "true";
+  showBusy(true);
   try {
     const found = await api.search(search, signal);
     if (found.some(({ id }) => !recordings.byId.has(id))) await recordings.load();
-    if (!signal.aborted)
-      show(
-        search,
-        found.filter(({ id }) => recordings.byId.has(id)),
-      );
+    if (signal.aborted) return;
+    const known = found.filter(({ id }) => recordings.byId.has(id));
+    show(search, known);
   } catch (error) {
-    if (error.name === "AbortError") return;
-    $("#results").hidden = true;
+    if (signal.aborted) return;
+    showNothing();
     trouble(error.message);
   }
-  document.body.classList.remove("busy");
-  $("#results").ariaBusy = "false";
+  showBusy(false);
+}
+
+function showBusy(busy) {
+  document.body.classList.toggle("busy", busy);
+  $("#results").ariaBusy = String(busy);
 }
 
 function name({ q, like, start, end, told }) {
@@ -161,9 +162,17 @@ function show(search, found) {
   if (document.activeElement === box) view.best.chip.focus({ preventScroll: true }); // so that keys work at once
 }
 
+function showNothing() {
+  view = current = null;
+  $("#results").hidden = true;
+  answerPanel.offer(null);
+  player.close();
+}
+
 function showCount(shown, all, groups) {
   const what = wanted.q === undefined ? `like ${name(wanted)}` : `for “${wanted.q}”`;
   const less = all - shown;
+  $("#export").hidden = !shown;
   if (shown) $("#count").textContent = `${count(shown, "hit")} ${what} in ${count(groups, "recording")}`;
   else if (all)
     $("#count").textContent = `No hit ${what} with this probability; ${less} with a lower one: move the slider.`;

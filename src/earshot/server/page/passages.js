@@ -103,7 +103,7 @@ function marked(text, best) {
 
 /** The panel that asks a model for an answer, when somebody presses its button and not before. */
 export class AnswerPanel {
-  #stop = () => {};
+  #asking = new AbortController();
 
   constructor(root, { go, recordings }) {
     this.root = root;
@@ -116,7 +116,7 @@ export class AnswerPanel {
 
   /** Ready for `question`; hidden without one. */
   offer(question) {
-    this.#stop();
+    this.#asking.abort();
     this.question = question;
     this.root.hidden = !question;
     this.button.hidden = false;
@@ -124,32 +124,34 @@ export class AnswerPanel {
     this.note.textContent = "A model writes it from the passages below, which are sent to it.";
   }
 
-  #ask() {
+  async #ask() {
     let text = "";
     this.button.hidden = true;
     this.note.textContent = "Writing…";
-    this.#stop = api.answer(this.question, {
-      onText: (piece) => {
-        text += piece;
-        this.text.textContent = text;
-      },
-      onAnswer: ({ answer, citations }) => {
-        this.note.textContent = "Written by a model from the passages below: check it by listening.";
-        this.text.replaceChildren(...this.#cited(answer, citations));
-      },
-      onError: (line) => {
-        this.note.textContent = line;
-        this.button.hidden = false;
-      },
-    });
+    const { signal } = (this.#asking = new AbortController());
+    const write = (piece) => (this.text.textContent = text += piece);
+    try {
+      const { answer, citations } = await api.answer(this.question, write, signal);
+      this.note.textContent = "Written by a model from the passages below: check it by listening.";
+      this.text.replaceChildren(...this.#cited(answer, citations));
+    } catch (error) {
+      if (signal.aborted) return;
+      this.note.textContent = error.message;
+      this.button.hidden = false;
+    }
   }
 
-  /** The answer with a button for each number in brackets; the brackets stay where there is more in them. */
+  /** The answer with a button for each number in brackets, [1-3] being three; other brackets stay. */
   #cited(answer, citations) {
     const byNumber = new Map(citations.map((citation) => [citation.number, citation]));
+    const each = (range, first, last) => {
+      const inside = [...byNumber.keys()].filter((n) => n >= first && n <= last).sort((a, b) => a - b);
+      return inside.length && inside.length === last - first + 1 ? inside.join(", ") : range;
+    };
     return answer.split(/([[【][^\]】]*[\]】])/).flatMap((piece, at) => {
       if (at % 2 === 0) return [piece];
-      const parts = piece.split(/(\d+)/).map((part) => this.#citation(byNumber.get(Number(part)), part));
+      const numbers = piece.replace(/(\d+)\s*[–-]\s*(\d+)/g, each);
+      const parts = numbers.split(/(\d+)/).map((part) => this.#citation(byNumber.get(Number(part)), part));
       const plain = parts.every((part, at) => (at % 2 ? part instanceof Element : /^[\s,;[\]【】]*$/.test(part)));
       return plain ? parts.filter((_, at) => at % 2) : parts;
     });

@@ -110,8 +110,8 @@ export class Player {
   seek(time) {
     const to = Math.min(Math.max(0, time), this.recording.seconds);
     if (this.#cut) this.#fetch(to);
-    else if (this.audio.readyState > 0) this.audio.currentTime = Math.max(0, to - this.#offset);
-    else this.#wanted = to;
+    else if (this.#wanted === null) this.audio.currentTime = Math.max(0, to - this.#offset);
+    else this.#wanted = to; // there is no sound yet
     if (to < this.#window.start || to > this.#window.end) this.#draw(to);
     this.#moved();
   }

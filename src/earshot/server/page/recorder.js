@@ -3,11 +3,12 @@
 import { clock, icon } from "./markup.js";
 
 const AS_SAID = { echoCancellation: false, noiseSuppression: false }; // they make speech sound unlike other speech
+const REASONS = { NotAllowedError: "the browser was not allowed to", NotFoundError: "there is none" };
 
 export class Recorder {
   #recorder = null;
   #timers = [];
-  #starting = false;
+  #starting = null;
 
   /** `seconds()`: the longest recording; `onStart()`, `onSound(blob)`, `onTrouble(line)`. */
   constructor(button, { seconds, onStart, onSound, onTrouble }) {
@@ -25,22 +26,29 @@ export class Recorder {
       return this.asked.onTrouble(`The microphone cannot be used: ${why}; choose a sound file instead.`);
     }
     if (this.#starting) return;
-    this.#starting = true;
+    const starting = (this.#starting = {}); // until it records, or is cancelled
     this.asked.onStart();
     let stream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ audio: AS_SAID });
+      if (this.#starting === starting) this.#record(stream);
+      else release(stream);
     } catch (error) {
-      const why = error.name === "NotAllowedError" ? "the browser was not allowed to" : "there is none";
-      return this.asked.onTrouble(`The microphone cannot be used: ${why}; allow it or choose a sound file.`);
+      if (stream) release(stream);
+      const why = REASONS[error.name] ?? "the browser cannot record from it";
+      if (this.#starting === starting)
+        this.asked.onTrouble(`The microphone cannot be used: ${why}; allow it or choose a sound file.`);
     } finally {
-      this.#starting = false;
+      if (this.#starting === starting) this.#starting = null;
     }
+  }
+
+  #record(stream) {
     const pieces = [];
     const recorder = new MediaRecorder(stream);
     recorder.ondataavailable = (event) => pieces.push(event.data);
     recorder.onstop = () => {
-      stream.getTracks().forEach((track) => track.stop());
+      release(stream);
       if (recorder === this.#recorder) {
         this.#end();
         this.asked.onSound(new Blob(pieces, { type: recorder.mimeType }));
@@ -61,8 +69,9 @@ export class Recorder {
     this.#recorder?.stop();
   }
 
-  /** Throws what was recorded away. */
+  /** Throws what was recorded away, and waits no longer to be allowed to record. */
   cancel() {
+    this.#starting = null;
     const recorder = this.#recorder;
     this.#end();
     recorder?.stop();
@@ -81,3 +90,5 @@ export class Recorder {
     this.button.ariaLabel = on ? "Stop recording and search" : "Say it";
   }
 }
+
+const release = (stream) => stream.getTracks().forEach((track) => track.stop());
