@@ -391,6 +391,7 @@ def test_no_hit_is_no_error_and_says_how_to_get_some(run: Earshot, indexed: None
         (("find", "x", ""), "empty"),
         (("find", "x", "--top", "0"), "--top"),
         (("find", "x", "--threshold", "2"), "--threshold"),
+        (("find", "x", "--threshold", "nan"), "nan is not in the range"),
         (("find", "x", "--out", "d"), "--srt"),
         (("find", "--like", "talks/a.wav@2-x"), "FILE@START-END"),
         (("find", "x", "--nonsense"), "--nonsense"),

@@ -22,6 +22,17 @@ STOPPED = 130
 LIBRARY = "Folder of the library.  [default: .earshot, or what EARSHOT_LIBRARY names]"
 
 
+class Probability(click.FloatRange):
+    """A number from 0 to 1; not-a-number, which compares with nothing, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return number if number == number else self.fail(f"{value} is not in the range 0<=x<=1.", param, ctx)
+
+
+PROBABILITY = Probability(0, 1)
+
+
 def clip_of(text: str) -> Clip:
     """A clip as it is typed; the type of a parameter."""
     from earshot.audio import parse_clip

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from earshot import output
-from earshot.cli.options import an_endpoint, clip_of, examples, glob_of, the_library
+from earshot.cli.options import PROBABILITY, an_endpoint, clip_of, examples, glob_of, the_library
 from earshot.types import Clip, Passage
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--threshold",
     metavar="P",
-    type=click.FloatRange(0, 1),
+    type=PROBABILITY,
     default=0.1,
     show_default=True,
     help="Only hits with at least this probability; at 0.1 a query has about 5 false alarms an hour.",

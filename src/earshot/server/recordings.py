@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from earshot import audio
 from earshot.server.indexing import Indexing, name_of
 from earshot.server.schemas import FailureRow, Id, IndexingRow, PeaksRow, RecordingRow, StatusRow, Time, Uploaded, shown
-from earshot.server.searching import AUDIO_BODY, Within, event
+from earshot.server.searching import AUDIO_BODY, Within, event, named
 from earshot.server.service import ALWAYS, EVENTS, Served, Service, at_once, in_turn, problems
 from earshot.server.uploads import body_in_file, disk_errors, keep
 from earshot.types import Clip, Seconds
@@ -109,7 +109,8 @@ async def _samples(
     recording = await service.sound(id)
     end = recording.seconds if end is None else min(end, recording.seconds)
     cut = Clip(recording.path, start, end)
-    return await in_turn(request, service.decoding, partial(audio.load, cut, max_seconds=LONGEST)), end
+    with named(cut, shown(recording.path)):
+        return await in_turn(request, service.decoding, partial(audio.load, cut, max_seconds=LONGEST)), end
 
 
 def _peaks(samples: NDArray[np.float32], n: int) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
 
 from earshot.server.schemas import HitRow, Id, PassageRow, Text, Time, shown
 from earshot.server.service import ALWAYS, EVENTS, Served, Service, in_turn, problems, unexpected
@@ -137,7 +138,7 @@ def _answer_row(answer: Answer) -> dict[str, Any]:
 
 
 @contextmanager
-def _named(query: str | Clip, told: str) -> Iterator[None]:
+def named(query: str | Clip, told: str) -> Iterator[None]:
     """Errors of a clip tell what it is to the client, not which file it is here."""
     try:
         yield
@@ -163,15 +164,23 @@ async def _found(
     within: str | None,
 ) -> list[HitRow]:
     call = partial(service.library.find, query, top=top, threshold=threshold, within=within or None)
-    with _named(query, told):
+    with named(query, told):
         hits = await in_turn(request, service.searching, call)
+    await _check(service, within, bool(hits))
     return HitRow.of_all(hits, told)
 
 
 async def _asked(
     request: Request, service: Service, question: str | Clip, top: int, within: str | None
 ) -> list[Passage]:
-    with _named(question, EXAMPLE):
-        return await in_turn(
-            request, service.searching, partial(service.library.ask, question, top=top, within=within or None)
-        )
+    with named(question, EXAMPLE):
+        call = partial(service.library.ask, question, top=top, within=within or None)
+        passages = await in_turn(request, service.searching, call)
+    await _check(service, within, bool(passages))
+    return passages
+
+
+async def _check(service: Service, within: str | None, found: bool) -> None:
+    """QueryError where nothing was found as there is nothing to search."""
+    if within and not found and not await run_in_threadpool(service.recordings, within):
+        raise QueryError(f"no recording has a path that matches {within!r}")
