@@ -28,10 +28,10 @@ from benchmarks.listen_task import ROOTS, Stream, stream
 from benchmarks.run import current_origin
 from earshot import metrics
 from earshot.features import HOP, WINDOW
-from earshot.listen import STEP, THRESHOLD, TOGETHER, Once, Spotted, Spotter
+from earshot.listen import STEP, Once, Spotted, Spotter
 from earshot.live import BLOCK
 from earshot.metrics import Reference
-from earshot.types import Clip, EarshotError, Seconds
+from earshot.types import LISTEN_THRESHOLD, Clip, EarshotError, Seconds
 
 MEASURES = ("typed", "spoken", "unsaid", "pocketsphinx")
 UNSAID = (
@@ -89,17 +89,11 @@ def measured(name: str, played: Stream) -> dict[str, Any]:
 
 def unsaid_row(played: Stream) -> dict[str, Any]:
     """False alarms of phrases as one would choose to wake a machine, which nobody says."""
-    places = _places(Spotter(UNSAID, threshold=LOWEST), played)
+    places = Spotter(UNSAID, threshold=LOWEST).places(played.samples)
     hours = played.seconds / 3600 * len(UNSAID)
     told = {t: len(Once().new(place for place in places if place.probability >= t)) for t in SHOWN}
     alarms = [{"threshold": t, "wrong": wrong, "false alarms": round(wrong / hours, 3)} for t, wrong in told.items()]
     return {"contender": "earshot", "kind": "unsaid", "queries": list(UNSAID), "alarms": alarms}
-
-
-def _places(spotter: Spotter, played: Stream) -> list[Spotted]:
-    size = round(TOGETHER * STEP * SAMPLE_RATE)
-    parts = (played.samples[k : k + size] for k in range(0, len(played.samples), size))
-    return [place for part in parts for place in spotter.places(part)]
 
 
 def earshot_row(kind: str, played: Stream, names: dict[str, str]) -> dict[str, Any]:
@@ -108,7 +102,7 @@ def earshot_row(kind: str, played: Stream, names: dict[str, str]) -> dict[str, A
     few = [listening(Spotter(some), played.samples) for some in (queries[:1], queries[:FEW])]
     spotter = Spotter(queries, threshold=LOWEST)
     began = time.process_time()
-    places = _places(spotter, played)
+    places = spotter.places(played.samples)
     cpu = time.process_time() - began
     heard = [
         Spotted(names[p.query], p.start, p.end, p.score, p.probability, _told_at(p.heard, few[1]["compute"]["median"]))
@@ -122,7 +116,7 @@ def earshot_row(kind: str, played: Stream, names: dict[str, str]) -> dict[str, A
         "compute ms": {name: round(1000 * seconds, 1) for name, seconds in few[1]["compute"].items()},
         "cpu all, read fast": round(cpu / played.seconds, 4),
         "shown": [{"threshold": t, **counted(heard, t, played)} for t in SHOWN],
-        **swept(heard, played, THRESHOLD),
+        **swept(heard, played, LISTEN_THRESHOLD),
     }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earshot import blas, encoders, speech
+from earshot import blas, encoders, scores, speech
 from earshot.encoders.clock import FRAME_SECONDS
 from earshot.encoders.word import WordEncoder
 from earshot.features import HOP, SAMPLE_RATE, Floats, log_mel
@@ -22,7 +22,7 @@ from earshot.frames import FrameTable
 from earshot.live import Block, Feed
 from earshot.places import CANDIDATES, Haystack, find_each
 from earshot.query import LONGER, spoken_query, typed_query
-from earshot.types import Clip, EarshotError, QueryError, Seconds
+from earshot.types import LISTEN_THRESHOLD, Clip, EarshotError, QueryError, Seconds
 
 STEP: Seconds = 0.25
 """The last seconds are looked at so often."""
@@ -34,9 +34,8 @@ LEVEL_OF: Seconds = 10.0
 """What tells how loud speech is here."""
 LEAST = 0.4
 """Spans of a lower cosine are not aligned: that leaves 99 of 100 hits of a probability of 0.05 on development data."""
-TOGETHER = 40
-"""Looks that are taken at once where sound comes faster than it is listened to: a few times quicker than one by one."""
-THRESHOLD = 0.3
+AT_ONCE: Seconds = 10.0
+"""So much sound is listened to at once where it comes faster: a few times quicker than look by look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Spotted:
 
 
 class Once:
-    """Tells what was not told before: of the hits of a query that overlap only the first."""
+    """Tells what was not told before: of the hits of a query that are one place, as `find` sees it, only the first."""
 
     def __init__(self) -> None:
         self._told: dict[str, deque[Spotted]] = defaultdict(lambda: deque(maxlen=32))
@@ -65,10 +64,15 @@ class Once:
         fresh = []
         for hit in hits:
             told = self._told[hit.query]
-            if not any(hit.start < other.end and other.start < hit.end for other in told):
+            if not any(_one_place(hit, other) for other in told):
                 told.append(hit)
                 fresh.append(hit)
         return fresh
+
+
+def _one_place(a: Spotted, b: Spotted) -> bool:
+    shared = min(a.end, b.end) - max(a.start, b.start)
+    return shared >= scores.OVERLAP * min(a.end - a.start, b.end - b.start)
 
 
 class Spotter:
@@ -79,7 +83,7 @@ class Spotter:
     """
 
     def __init__(
-        self, queries: Sequence[str | Clip], *, threshold: float = THRESHOLD, encoder: WordEncoder | None = None
+        self, queries: Sequence[str | Clip], *, threshold: float = LISTEN_THRESHOLD, encoder: WordEncoder | None = None
     ) -> None:
         if not queries:
             raise QueryError("nothing to listen for: name a word or give an example")
@@ -115,7 +119,7 @@ class Spotter:
 
     def places(self, samples: Floats) -> list[Spotted]:
         """The same, with places that were told before: each as often as it is looked at."""
-        size = round(TOGETHER * STEP * SAMPLE_RATE)
+        size = round(AT_ONCE * SAMPLE_RATE)
         return [hit for k in range(0, len(samples), size) for hit in self._places(samples[k : k + size])]
 
     def _places(self, samples: Floats) -> list[Spotted]:
@@ -207,7 +211,7 @@ def listen(feed: Feed, spotter: Spotter) -> Iterator[Told | Lost]:
             arrivals.append((spotter.clock + sum(map(len, waiting)) / SAMPLE_RATE, block.arrived))
         yield from told(spotter.hear(np.concatenate(waiting)))
         try:
-            blocks = feed.take(TOGETHER * STEP)
+            blocks = feed.take(AT_ONCE)
         except EarshotError as error:
             broken, blocks = error, []
     yield from told(spotter.finish())

@@ -10,6 +10,7 @@ import click
 
 from earshot import output, reports
 from earshot.cli.options import STOPPED, the_library
+from earshot.types import WATCH_EVERY
 
 if TYPE_CHECKING:
     from earshot.api import Library
@@ -52,7 +53,7 @@ def index(paths: tuple[str, ...], transcripts: str | None, library: Library) -> 
     "--every",
     metavar="SECONDS",
     type=click.IntRange(1, 86_400),
-    default=5,
+    default=WATCH_EVERY,
     show_default=True,
     help="Look so often; a file goes in when two looks see it the same.",
 )

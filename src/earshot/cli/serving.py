@@ -10,7 +10,7 @@ import click
 
 from earshot import output
 from earshot.cli.options import STOPPED, an_endpoint, examples, the_library
-from earshot.types import Clip, EarshotError
+from earshot.types import LISTEN_THRESHOLD, Clip, EarshotError
 
 if TYPE_CHECKING:
     from earshot.answer import Endpoint
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     "--threshold",
     metavar="P",
     type=click.FloatRange(0, 1),
-    default=0.3,
+    default=LISTEN_THRESHOLD,
     show_default=True,
-    help="Only hits with at least this probability; at 0.3 a common word has 2 or 3 false alarms an hour.",
+    help="Only hits with at least this probability; by default a common word has 2 or 3 false alarms an hour.",
 )
 @click.option("--exec", "command", metavar="COMMAND", help="Run for each hit; {query}, {start} ... are filled in.")
 @click.option("--live", is_flag=True, help="SOURCE does not wait: drop what comes too fast, as of a microphone.")
