@@ -30,6 +30,8 @@ LOOKED_AT: Seconds = 2.5
 """How many seconds are looked at, and more where a query takes longer."""
 AFTER: Seconds = 0.1
 """What must be heard after the end of a place; on development data more only came later."""
+CUT: Seconds = 0.1
+"""A place that begins so soon after what is looked at may be a part of a longer word; an earlier look saw it whole."""
 LEVEL_OF: Seconds = 10.0
 """What tells how loud speech is here."""
 LEAST = 0.4
@@ -155,6 +157,7 @@ class Spotter:
         if not bounds:
             return []
         begin, heard = (self._offset / SAMPLE_RATE + (self._first + np.array(bounds).T) * HOP / SAMPLE_RATE).tolist()
+        least = [start + CUT if self._first + a else start for start, (a, _) in zip(begin, bounds, strict=True)]
         frames = self.encoder.frames([self._mel[a:b] for a, b in bounds])
         offsets = np.concatenate([[0], np.cumsum([len(of) for of in frames])])
         table = FrameTable(np.concatenate(frames), offsets, np.array(begin), np.arange(len(bounds)), version=0)
@@ -165,18 +168,21 @@ class Spotter:
         for ways, of in zip(self._ways, places, strict=True):
             measured = (*haystack.located(of), of.cosines, of.chances)
             for look, start, end, score, probability in zip(*(each.tolist() for each in measured), strict=True):
-                if probability >= self.threshold and end <= heard[look] - after:
+                if probability >= self.threshold and start >= least[look] and end <= heard[look] - after:
                     found.append(Spotted(ways[0].label, start, end, score, probability, heard[look]))
         return sorted(found, key=lambda hit: (hit.heard, -hit.probability))
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A hit on its way out: `latency` seconds after its end had come; `said`, of time.time(), is when it began."""
+    """A hit on its way out: `latency` seconds after its end had come; `said`, of time.time(), is when it began.
+
+    Both are None where the source does not come as it is said.
+    """
 
     hit: Spotted
-    latency: Seconds
-    said: Seconds
+    latency: Seconds | None
+    said: Seconds | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +193,18 @@ class Lost:
     seconds: Seconds
 
 
-def listen(feed: Feed, spotter: Spotter) -> Iterator[Told | Lost]:
-    """Hits as soon as they are certain, until the source ends. What reading it raises comes after the last hit."""
+def listen(feed: Feed, spotter: Spotter, *, timed: bool = True) -> Iterator[Told | Lost]:
+    """Hits as soon as they are certain, until the source ends. What reading it raises comes after the last hit.
+
+    timed: the source comes as it is said; a file that is read does not.
+    """
     arrivals: deque[tuple[Seconds, Seconds]] = deque(maxlen=1000)
 
     def told(hits: Iterable[Spotted]) -> Iterator[Told]:
         for hit in hits:
+            if not timed:
+                yield Told(hit, None, None)
+                continue
             now = time.monotonic()
             latency = now - next((at - (clock - hit.end) for clock, at in arrivals if clock >= hit.end), now)
             yield Told(hit, latency, time.time() - latency - (hit.end - hit.start))

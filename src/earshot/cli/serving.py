@@ -64,11 +64,12 @@ def listen(
 
     hook = Hook(command, output.complain) if command is not None else None
     spotter = Spotter(asked, threshold=threshold)
-    feed = sound.Feed(sound.source(source, rate=rate, device=device), live=live or source is None)
+    opened = sound.source(source, rate=rate, device=device, complain=output.complain)
+    feed = sound.Feed(opened, live=live or source is None)
     if sys.stderr.isatty():
         output.complain(f"listening to {source or 'the microphone'}; Ctrl-C stops")
     try:
-        for one in told(feed, spotter):
+        for one in told(feed, spotter, timed=not sound.is_file(source)):
             if isinstance(one, Lost):
                 output.complain(f"too slow: {one.seconds:.1f} s of sound were dropped before {one.end:.1f} s")
                 continue
@@ -76,10 +77,13 @@ def listen(
             sys.stdout.flush()
             if hook:
                 hook.run(output.told_row(one))
-        if hook:
-            hook.close()
+    except KeyboardInterrupt:
+        hook = None  # what still runs is not waited for
+        raise
     finally:
         feed.close()
+        if hook:
+            hook.close()
 
 
 @click.command()
