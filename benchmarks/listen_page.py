@@ -70,8 +70,10 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         yield _line(_name(row), *(" / ".join(_share(row, name, a) for a in (0.5, 5.0)) for name in names))
     yield ""
-    yield "Thresholds of Earshot: recall, false alarms of a keyword in an hour, latency:\n"
     shown = [row for row in rows if "shown" in row]
+    if not shown:
+        return
+    yield "Thresholds of Earshot: recall, false alarms of a keyword in an hour, latency:\n"
     yield _line("contender", *(f"{point['threshold']:g}" for point in shown[0]["shown"]))
     yield _line(*["---"] * (1 + len(shown[0]["shown"])))
     for row in shown:
