@@ -24,7 +24,7 @@ from conftest import Samples
 from earshot import audio, cli, hook, live, output, watch
 from earshot.audio import SAMPLE_RATE
 from earshot.cli import keeping, serving
-from earshot.listen import AFTER, STEP, Lost, Once, Spotted, Spotter, Told, listen
+from earshot.listen import AFTER, CUT, LOOKED_AT, STEP, Lost, Once, Spotted, Spotter, Told, listen
 from earshot.live import Block, Feed
 from earshot.types import AudioError, Clip, QueryError
 
@@ -89,6 +89,13 @@ def test_the_threshold_is_one_of_probability(lecture: Samples) -> None:
     (hit,) = heard(Spotter(["gradient"], threshold=0.3), cut(some, 1.0))
     assert heard(Spotter(["gradient"], threshold=1.0), cut(some, 1.0)) == []
     assert hit.probability > 0.3
+
+
+def test_a_place_that_begins_with_what_is_looked_at_counts_only_at_the_start_of_a_stream(lecture: Samples) -> None:
+    places = Spotter(["gradient", "step", "small"], threshold=0.0).places(part(lecture, 6.66, 26))
+    after = [place.start - (place.heard - LOOKED_AT) for place in places if place.heard > LOOKED_AT + STEP]
+    assert len(after) > 10 and min(after) >= CUT - 1e-6
+    assert any(place.start < CUT and place.probability > 0.3 for place in places)
 
 
 def test_a_word_at_the_very_end_is_told_when_the_stream_ends(lecture: Samples) -> None:
