@@ -13,16 +13,18 @@ ALARMS = (0.5, 1.0, 2.0, 5.0)
 """False alarms of a keyword in an hour at which recall is told."""
 LEGEND = """\
 Chapters are played as a stream; into their pauses are put keywords that other real speakers say, cut out of running
-speech and made as loud as what is around them. They, and the same words where the chapters themselves hold them, are to
-be told: recall is the share that is; all else that is told is a false alarm, words within longer words and second hits
-too. FA/h: false alarms of a keyword in an hour, all keywords under one threshold; "recall at" is the best of the
-thresholds with so many or fewer. Latency: from the end of the word to its being told, where sound comes in blocks of
-0.1 s, with what Earshot computes for a look (PocketSphinx: without), in seconds, median and 95 %. Processor: share of
-one core while sound comes in such blocks, for one keyword and for four. By example: one clip of each keyword, cut out
-of running speech of mini-librispeech dev, never one that is in the stream. The task development (mini-librispeech dev,
-other keywords) is what settings and the default threshold were chosen by. PocketSphinx: keyword spotting with its own
-model behind its own endpointer, thresholds swept over its scores plus the bonus for each phone that served it best in
-results/chapters.md.
+speech (the development recordings, mini-librispeech dev) and made as loud as what is around them. They ("inserted"),
+and the same words where the chapters themselves hold them ("natural"), are to be told: recall is the share that is; all
+else that is told is a false alarm, words within longer words and second hits too. FA/h: false alarms of a keyword in an
+hour, all keywords under one threshold; "recall at" is the best of the thresholds with so many or fewer. Latency: from
+the end of the word to its being told, where sound comes in blocks of 0.1 s, with what Earshot computes for a look, each
+look as likely with each hit (PocketSphinx, asked at every frame of its endpointer: without), in seconds, median and
+95 %. Processor: share of one core while sound comes in such blocks, for one keyword and for four. By example: one clip
+of each keyword, cut out of running speech of mini-librispeech dev, never one that is in the stream. The task
+development (mini-librispeech dev, other keywords) is what settings and the default threshold were chosen by.
+PocketSphinx: keyword spotting with its own model behind its own endpointer, thresholds swept over its scores plus the
+bonus for each phone that served it best in results/chapters.md. At the end of each task stands of which commit each row
+is; those of 7574ee9 add the median of what is computed to every latency.
 """
 
 
@@ -36,8 +38,9 @@ def page(rows: Sequence[Row]) -> str:
         for row in of:
             if row["kind"] == "unsaid":
                 lines += _unsaid(row)
-        origins = dict.fromkeys((row["command"], row["commit"], row["machine"], row["load"]) for row in of)
-        lines += [f"- `{c}` at {commit}, {machine}, shared: load {load:g}" for c, commit, machine, load in origins]
+        for row in of:
+            made = f"`{row['command']}` at {row['commit']}, {row['machine']}, shared: load {row['load']:g}"
+            lines.append(f"- {row['contender']}, {row['kind']}: {made}")
         lines.append("")
     return "\n".join(lines)
 
@@ -70,8 +73,10 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         yield _line(_name(row), *(" / ".join(_share(row, name, a) for a in (0.5, 5.0)) for name in names))
     yield ""
-    yield "Thresholds of Earshot: recall, false alarms of a keyword in an hour, latency:\n"
     shown = [row for row in rows if "shown" in row]
+    if not shown:
+        return
+    yield "Thresholds of Earshot: recall, false alarms of a keyword in an hour, latency:\n"
     yield _line("contender", *(f"{point['threshold']:g}" for point in shown[0]["shown"]))
     yield _line(*["---"] * (1 + len(shown[0]["shown"])))
     for row in shown:

@@ -68,6 +68,8 @@ def test_a_hit_counts_from_the_threshold_at_which_it_is_told() -> None:
     high = listen.counted(places, 0.6, stream)
     assert (high["right"], high["wrong"]) == (1, 0)
     assert high["latency"][0] == pytest.approx(0.6)  # told by the second look
+    looks = np.array([0.01, 0.03, 0.03, 0.03, 0.2], np.float32)
+    assert listen.counted(places, 0.6, stream, looks)["latency"] == pytest.approx([0.63, 0.6 + 0.03 + 0.17 * 0.8])
     again = listen.counted([*places, spotted(10.55, 0.9)], 0.6, stream)
     assert again["wrong"] == 1
 
@@ -96,3 +98,5 @@ def test_the_page_has_a_row_for_each_contender() -> None:
     )
     assert "| earshot, typed | 1.000 (1 right, 1 wrong) |" in page and "| pocketsphinx, typed | 1.000" in page
     assert "1 right and 1 wrong" in page
+    alone = listen_page.page([{**row, "contender": "pocketsphinx", "kind": "typed"}])
+    assert "| pocketsphinx, typed | 1.000" in alone and "Thresholds" not in alone

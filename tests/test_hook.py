@@ -29,6 +29,14 @@ def test_placeholders_stay_one_argument_and_no_shell_reads_them(tmp_path: Path, 
     assert out.read_text() == repr(expected) + FIELDS["query"] and told == []
 
 
+def test_what_a_hit_does_not_say_is_empty(tmp_path: Path, told: list[str]) -> None:
+    out = tmp_path / "out"
+    hook = Hook(f"{sys.executable} -c \"{TELL}\" {out} 'at {{query}}'", told.append)
+    hook.run({"query": None})
+    hook.close()
+    assert out.read_text() == repr(["at "]) and told == []
+
+
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [

@@ -125,6 +125,21 @@ def test_pcm_comes_through_a_pipe_however_it_is_cut(tmp_path: Path) -> None:
     os.close(out)
 
 
+def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    read: list[Samples] = []
+    reader = threading.Thread(target=lambda: read.append(joined(live.pcm(out))))
+    reader.start()
+    for _ in range(2):
+        time.sleep(0.05)
+        os.write(into, SECOND[:800].astype("<i2").tobytes())
+    os.close(into)
+    reader.join(10)
+    assert [len(of) for of in read] == [1600]
+    os.close(out)
+
+
 def test_pcm_of_another_rate_is_resampled(tmp_path: Path) -> None:
     path = tmp_path / "pcm"
     path.write_bytes((np.sin(2 * np.pi * 440 * np.arange(44_100) / 44_100) * 20_000).astype("<i2").tobytes())
@@ -139,6 +154,12 @@ def test_pcm_of_another_rate_is_resampled(tmp_path: Path) -> None:
 def test_a_file_is_read_as_everywhere(talk: Talk) -> None:
     path = talk("a.wav")
     np.testing.assert_array_equal(joined(live.decoded(str(path))), joined(audio.stream(path)))
+
+
+def test_only_regular_files_are_files(talk: Talk, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    others = [None, "http://host/a.wav", str(tmp_path / "pipe"), str(tmp_path), "gone.wav"]
+    assert live.is_file(str(talk("a.wav"))) and not any(map(live.is_file, others))
 
 
 @pytest.mark.parametrize(
@@ -295,12 +316,13 @@ def test_a_microphone_gives_blocks_until_it_breaks_off(monkeypatch: pytest.Monke
             self.reads += 1
             if self.reads > 3:
                 raise sys.modules["sounddevice"].PortAudioError("device unplugged")
-            return np.full(n, 16_384, "<i2").tobytes(), False
+            return np.full(n, 16_384, "<i2").tobytes(), self.reads > 1
 
     fake_sounddevice(monkeypatch, RawInputStream=Stream)
-    blocks = []
+    blocks, told = [], list[str]()
     with pytest.raises(AudioError, match=r"the microphone broke off \(device unplugged\)"):
-        for block in live.microphone("7"):
+        for block in live.microphone("7", told.append):
             blocks.append(block)
     assert [len(block) for block in blocks] == [1600] * 3 and blocks[0][0] == 0.5
     assert Stream.opened == (SAMPLE_RATE, 1600, 7, 1, "int16")
+    assert told == ["the microphone was read too late: some sound before 0.1 s was lost"]  # once while it goes on

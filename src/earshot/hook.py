@@ -50,7 +50,7 @@ class Hook:
 
     def _run(self, fields: Mapping[str, object]) -> None:
         words = [_filled(word, fields) for word in self._words]
-        variables = {f"EARSHOT_{name.upper()}": str(value) for name, value in fields.items()}
+        variables = {f"EARSHOT_{name.upper()}": _text(value) for name, value in fields.items()}
         try:
             done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=2, env={**os.environ, **variables})
         except (OSError, ValueError) as error:
@@ -71,4 +71,9 @@ class Hook:
 
 def _filled(word: str, fields: Mapping[str, object]) -> str:
     """The word with each {name} replaced, in one go: braces in a query stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda found: str(fields.get(found[1], found[0])), word)
+    return re.sub(r"\{(\w+)\}", lambda found: _text(fields.get(found[1], found[0])), word)
+
+
+def _text(value: object) -> str:
+    """A field as a command gets it: nothing where it has no value."""
+    return "" if value is None else str(value)

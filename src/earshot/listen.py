@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from earshot import blas, encoders, speech
+from earshot import blas, encoders, scores, speech
 from earshot.encoders.clock import FRAME_SECONDS
 from earshot.encoders.word import WordEncoder
 from earshot.features import HOP, SAMPLE_RATE, Floats, log_mel
@@ -22,7 +22,7 @@ from earshot.frames import FrameTable
 from earshot.live import Block, Feed
 from earshot.places import CANDIDATES, Haystack, find_each
 from earshot.query import LONGER, spoken_query, typed_query
-from earshot.types import Clip, EarshotError, QueryError, Seconds
+from earshot.types import LISTEN_THRESHOLD, Clip, EarshotError, QueryError, Seconds
 
 STEP: Seconds = 0.25
 """The last seconds are looked at so often."""
@@ -30,13 +30,14 @@ LOOKED_AT: Seconds = 2.5
 """How many seconds are looked at, and more where a query takes longer."""
 AFTER: Seconds = 0.1
 """What must be heard after the end of a place; on development data more only came later."""
+CUT: Seconds = 0.1
+"""A place that begins so soon after what is looked at may be a part of a longer word; an earlier look saw it whole."""
 LEVEL_OF: Seconds = 10.0
 """What tells how loud speech is here."""
 LEAST = 0.4
 """Spans of a lower cosine are not aligned: that leaves 99 of 100 hits of a probability of 0.05 on development data."""
-TOGETHER = 40
-"""Looks that are taken at once where sound comes faster than it is listened to: a few times quicker than one by one."""
-THRESHOLD = 0.3
+AT_ONCE: Seconds = 10.0
+"""So much sound is listened to at once where it comes faster: a few times quicker than look by look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Spotted:
 
 
 class Once:
-    """Tells what was not told before: of the hits of a query that overlap only the first."""
+    """Tells what was not told before: of the hits of a query that are one place, as `find` sees it, only the first."""
 
     def __init__(self) -> None:
         self._told: dict[str, deque[Spotted]] = defaultdict(lambda: deque(maxlen=32))
@@ -65,10 +66,15 @@ class Once:
         fresh = []
         for hit in hits:
             told = self._told[hit.query]
-            if not any(hit.start < other.end and other.start < hit.end for other in told):
+            if not any(_one_place(hit, other) for other in told):
                 told.append(hit)
                 fresh.append(hit)
         return fresh
+
+
+def _one_place(a: Spotted, b: Spotted) -> bool:
+    shared = min(a.end, b.end) - max(a.start, b.start)
+    return shared >= scores.OVERLAP * min(a.end - a.start, b.end - b.start)
 
 
 class Spotter:
@@ -79,7 +85,7 @@ class Spotter:
     """
 
     def __init__(
-        self, queries: Sequence[str | Clip], *, threshold: float = THRESHOLD, encoder: WordEncoder | None = None
+        self, queries: Sequence[str | Clip], *, threshold: float = LISTEN_THRESHOLD, encoder: WordEncoder | None = None
     ) -> None:
         if not queries:
             raise QueryError("nothing to listen for: name a word or give an example")
@@ -115,7 +121,7 @@ class Spotter:
 
     def places(self, samples: Floats) -> list[Spotted]:
         """The same, with places that were told before: each as often as it is looked at."""
-        size = round(TOGETHER * STEP * SAMPLE_RATE)
+        size = round(AT_ONCE * SAMPLE_RATE)
         return [hit for k in range(0, len(samples), size) for hit in self._places(samples[k : k + size])]
 
     def _places(self, samples: Floats) -> list[Spotted]:
@@ -151,6 +157,7 @@ class Spotter:
         if not bounds:
             return []
         begin, heard = (self._offset / SAMPLE_RATE + (self._first + np.array(bounds).T) * HOP / SAMPLE_RATE).tolist()
+        least = [start + CUT if self._first + a else start for start, (a, _) in zip(begin, bounds, strict=True)]
         frames = self.encoder.frames([self._mel[a:b] for a, b in bounds])
         offsets = np.concatenate([[0], np.cumsum([len(of) for of in frames])])
         table = FrameTable(np.concatenate(frames), offsets, np.array(begin), np.arange(len(bounds)), version=0)
@@ -161,18 +168,21 @@ class Spotter:
         for ways, of in zip(self._ways, places, strict=True):
             measured = (*haystack.located(of), of.cosines, of.chances)
             for look, start, end, score, probability in zip(*(each.tolist() for each in measured), strict=True):
-                if probability >= self.threshold and end <= heard[look] - after:
+                if probability >= self.threshold and start >= least[look] and end <= heard[look] - after:
                     found.append(Spotted(ways[0].label, start, end, score, probability, heard[look]))
         return sorted(found, key=lambda hit: (hit.heard, -hit.probability))
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A hit on its way out: `latency` seconds after its end had come; `said`, of time.time(), is when it began."""
+    """A hit on its way out: `latency` seconds after its end had come; `said`, of time.time(), is when it began.
+
+    Both are None where the source does not come as it is said.
+    """
 
     hit: Spotted
-    latency: Seconds
-    said: Seconds
+    latency: Seconds | None
+    said: Seconds | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +193,18 @@ class Lost:
     seconds: Seconds
 
 
-def listen(feed: Feed, spotter: Spotter) -> Iterator[Told | Lost]:
-    """Hits as soon as they are certain, until the source ends. What reading it raises comes after the last hit."""
+def listen(feed: Feed, spotter: Spotter, *, timed: bool = True) -> Iterator[Told | Lost]:
+    """Hits as soon as they are certain, until the source ends. What reading it raises comes after the last hit.
+
+    timed: the source comes as it is said; a file that is read does not.
+    """
     arrivals: deque[tuple[Seconds, Seconds]] = deque(maxlen=1000)
 
     def told(hits: Iterable[Spotted]) -> Iterator[Told]:
         for hit in hits:
+            if not timed:
+                yield Told(hit, None, None)
+                continue
             now = time.monotonic()
             latency = now - next((at - (clock - hit.end) for clock, at in arrivals if clock >= hit.end), now)
             yield Told(hit, latency, time.time() - latency - (hit.end - hit.start))
@@ -207,7 +223,7 @@ def listen(feed: Feed, spotter: Spotter) -> Iterator[Told | Lost]:
             arrivals.append((spotter.clock + sum(map(len, waiting)) / SAMPLE_RATE, block.arrived))
         yield from told(spotter.hear(np.concatenate(waiting)))
         try:
-            blocks = feed.take(TOGETHER * STEP)
+            blocks = feed.take(AT_ONCE)
         except EarshotError as error:
             broken, blocks = error, []
     yield from told(spotter.finish())

@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import select
 import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,7 @@ def _pcm(descriptor: int, rate: int) -> Generator[Floats]:
     mono, rest = _Mono(), b""
     try:
         # os.read returns what is there; a file object would wait for more, and its lock outlive the thread
-        while data := os.read(descriptor, 2 * max(1, round(BLOCK * rate))):
+        while data := _read(descriptor, 2 * max(1, round(BLOCK * rate))):
             data = rest + data
             rest = data[len(data) // 2 * 2 :]
             samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
@@ -152,6 +153,15 @@ def _pcm(descriptor: int, rate: int) -> Generator[Floats]:
     except OSError as error:
         raise AudioError(f"standard input cannot be read ({error.strerror}); pipe 16-bit PCM into it") from error
     yield from mono(None)
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """What is there, at most `size`; where nothing is, also of a descriptor that does not block, wait for it."""
+    while True:
+        try:
+            return os.read(descriptor, size)
+        except BlockingIOError:
+            select.select([descriptor], [], [])
 
 
 def decoded(source: str) -> Generator[Floats]:
@@ -166,12 +176,8 @@ def decoded(source: str) -> Generator[Floats]:
                 f"{_printable(source)}: {protocol} is not listened to; name a http or https URL, or a file"
             )
         return _decoded(source, source, _WEB, TIMEOUT)
-    try:
-        is_file = stat.S_ISREG(os.stat(source).st_mode)
-    except OSError:
-        is_file = True  # `audio` says what is wrong with it
-    if is_file or os.path.isdir(source):
-        return _file(source)
+    if is_file(source) or os.path.isdir(source) or not os.path.exists(source):
+        return _file(source)  # `audio` says what is wrong with it
     return _decoded(source, f"file:{os.path.abspath(source)}", "file", None)
 
 
@@ -223,15 +229,19 @@ class _Mono:
             yield np.nan_to_num(resampled.to_ndarray()[0], posinf=0.0, neginf=0.0)
 
 
-def microphone(device: str | None = None) -> Generator[Floats]:
+def _quiet(message: str) -> None: ...
+
+
+def microphone(device: str | None = None, complain: Callable[[str], None] = _quiet) -> Generator[Floats]:
     """What a microphone hears: the system's, or the one whose name holds `device` or whose number it is.
 
+    complain: is told of sound that was lost as it was not read in time.
     EarshotError where the package sounddevice, PortAudio or the microphone is missing.
     """
     try:
         import sounddevice
     except ImportError as error:
-        raise EarshotError("the microphone needs pip install 'earshot[listen]'; or name a source: --from -") from error
+        raise EarshotError("the microphone needs pip install '.[listen]'; or name a source: --from -") from error
     except OSError as error:
         raise EarshotError(
             f"the microphone cannot be used ({error}): install PortAudio (Debian: libportaudio2); or name a source: "
@@ -244,25 +254,48 @@ def microphone(device: str | None = None) -> Generator[Floats]:
     except (sounddevice.PortAudioError, ValueError) as error:
         told = " ".join(str(error).split())
         raise EarshotError(f"no microphone can be opened ({told}); connect one, or name it with --device") from error
-    return _recorded(opened)
+    return _recorded(opened, complain)
 
 
-def _recorded(opened: Any) -> Generator[Floats]:
+def _recorded(opened: Any, complain: Callable[[str], None]) -> Generator[Floats]:
     import sounddevice
 
     try:
         with closing(opened):
-            while True:
-                data, _ = opened.read(round(BLOCK * SAMPLE_RATE))
+            overflowed = False
+            for n in itertools.count():
+                before = overflowed
+                data, overflowed = opened.read(round(BLOCK * SAMPLE_RATE))
+                if overflowed and not before:
+                    complain(f"the microphone was read too late: some sound before {n * BLOCK:.1f} s was lost")
                 yield np.frombuffer(data, "<i2").astype(np.float32) / np.float32(1 << 15)
     except sounddevice.PortAudioError as error:
         raise AudioError(f"the microphone broke off ({' '.join(str(error).split())})") from error
 
 
-def source(name: str | None, *, rate: int = SAMPLE_RATE, device: str | None = None) -> Generator[Floats]:
-    """Blocks of a source by its name: None the microphone, "-" PCM on standard input, else a URL, pipe or file."""
+def is_file(name: str | None) -> bool:
+    """Whether a source is a regular file, which is read as fast as it goes: nothing is said when it comes."""
+    if name is None or _URL.match(name):
+        return False
+    try:
+        return stat.S_ISREG((os.fstat(0) if name == "-" else os.stat(name)).st_mode)
+    except OSError:
+        return False
+
+
+def source(
+    name: str | None,
+    *,
+    rate: int = SAMPLE_RATE,
+    device: str | None = None,
+    complain: Callable[[str], None] = _quiet,
+) -> Generator[Floats]:
+    """Blocks of a source by its name: None the microphone, "-" PCM on standard input, else a URL, pipe or file.
+
+    complain: see `microphone`.
+    """
     if name is None:
-        return microphone(device)
+        return microphone(device, complain)
     if name != "-":
         return decoded(name)
     if os.isatty(0):

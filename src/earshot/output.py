@@ -173,16 +173,20 @@ def write_each(hits: Sequence[Hit], format: str, folder: str) -> list[str]:
 
 
 def told_row(told: Told) -> dict[str, Any]:
-    """A hit in a stream: seconds from its start, the moment that it began, seconds from its end to its being told."""
+    """A hit in a stream: seconds from its start, the moment that it began, seconds from its end to its being told.
+
+    The last two are None where the stream does not come as it is said.
+    """
     hit = told.hit
+    said = None if told.said is None else datetime.fromtimestamp(told.said).astimezone()
     return {
         "query": hit.query,
         "start": round(hit.start, 3),
         "end": round(hit.end, 3),
-        "time": datetime.fromtimestamp(told.said).astimezone().isoformat(timespec="milliseconds"),
+        "time": said and said.isoformat(timespec="milliseconds"),
         "probability": round(hit.probability, 4),
         "score": round(hit.score, 4),
-        "latency": round(told.latency, 3),
+        "latency": None if told.latency is None else round(told.latency, 3),
     }
 
 
@@ -192,8 +196,8 @@ def told_json(told: Told) -> str:
 
 def told_text(told: Told) -> str:
     """The same for people: when it began, how likely it is, what was said."""
-    clock = datetime.fromtimestamp(told.said).strftime("%H:%M:%S")
-    return f"{clock}  {_clock(told.hit.start)}  {told.hit.probability:.2f}  {printable(told.hit.query)}"
+    clock = "" if told.said is None else datetime.fromtimestamp(told.said).strftime("%H:%M:%S  ")
+    return f"{clock}{_clock(told.hit.start)}  {told.hit.probability:.2f}  {printable(told.hit.query)}"
 
 
 def path_from_here(path: str) -> str:

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 Seconds = float
 
+LISTEN_THRESHOLD = 0.3
+"""The least probability of a hit in a stream, unless told otherwise."""
+WATCH_EVERY: Seconds = 5
+"""Folders are looked at so often, unless told otherwise."""
+
 
 class EarshotError(Exception):
     """Anything a user can mend. The message is one line: what, what is wrong, what to do."""

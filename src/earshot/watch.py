@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from earshot import ingest
 from earshot.api import Library, Paths
 from earshot.library import Failure, Fingerprint, Store
-from earshot.types import EarshotError, LibraryBusyError, Recording, Seconds
+from earshot.types import WATCH_EVERY, EarshotError, LibraryBusyError, Recording, Seconds
 
-EVERY: Seconds = 5.0
 AT_ONCE = 16
 """Files that are indexed together; they are told when all of them are in."""
 _Version = tuple[int, int, int]
@@ -23,7 +22,7 @@ _Version = tuple[int, int, int]
 
 
 def watch(
-    library: Library, folders: Paths, *, every: Seconds = EVERY, stop: threading.Event | None = None
+    library: Library, folders: Paths, *, every: Seconds = WATCH_EVERY, stop: threading.Event | None = None
 ) -> Iterator[Recording | Failure]:
     """Look into `folders`, and all that is below them, until `stop` is set; yields what goes in and what is wrong.
 

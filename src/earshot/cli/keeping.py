@@ -11,6 +11,7 @@ import click
 
 from earshot import output, reports
 from earshot.cli.options import STOPPED, the_library
+from earshot.types import WATCH_EVERY
 
 if TYPE_CHECKING:
     from earshot.api import Library
@@ -61,7 +62,7 @@ def _some(paths: Sequence[str], most: int = 5) -> str:
     "--every",
     metavar="SECONDS",
     type=click.IntRange(1, 86_400),
-    default=5,
+    default=WATCH_EVERY,
     show_default=True,
     help="Look so often; a file goes in when two looks see it the same.",
 )

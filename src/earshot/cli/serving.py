@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from earshot import output
-from earshot.cli.options import STOPPED, an_endpoint, examples, the_library
-from earshot.types import Clip, EarshotError
+from earshot.cli.options import PROBABILITY, STOPPED, an_endpoint, examples, the_library
+from earshot.types import LISTEN_THRESHOLD, Clip, EarshotError
 
 if TYPE_CHECKING:
     from earshot.answer import Endpoint
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 @click.option(
     "--threshold",
     metavar="P",
-    type=click.FloatRange(0, 1),
-    default=0.3,
+    type=PROBABILITY,
+    default=LISTEN_THRESHOLD,
     show_default=True,
-    help="Only hits with at least this probability; at 0.3 a common word has 2 or 3 false alarms an hour.",
+    help="Only hits with at least this probability; by default a common word has 2 or 3 false alarms an hour.",
 )
 @click.option("--exec", "command", metavar="COMMAND", help="Run for each hit; {query}, {start} ... are filled in.")
 @click.option("--live", is_flag=True, help="SOURCE does not wait: drop what comes too fast, as of a microphone.")
@@ -64,11 +64,12 @@ def listen(
 
     hook = Hook(command, output.complain) if command is not None else None
     spotter = Spotter(asked, threshold=threshold)
-    feed = sound.Feed(sound.source(source, rate=rate, device=device), live=live or source is None)
+    opened = sound.source(source, rate=rate, device=device, complain=output.complain)
+    feed = sound.Feed(opened, live=live or source is None)
     if sys.stderr.isatty():
         output.complain(f"listening to {source or 'the microphone'}; Ctrl-C stops")
     try:
-        for one in told(feed, spotter):
+        for one in told(feed, spotter, timed=not sound.is_file(source)):
             if isinstance(one, Lost):
                 output.complain(f"too slow: {one.seconds:.1f} s of sound were dropped before {one.end:.1f} s")
                 continue
@@ -76,10 +77,13 @@ def listen(
             sys.stdout.flush()
             if hook:
                 hook.run(output.told_row(one))
-        if hook:
-            hook.close()
+    except KeyboardInterrupt:
+        hook = None  # what still runs is not waited for
+        raise
     finally:
         feed.close()
+        if hook:
+            hook.close()
 
 
 @click.command()
