@@ -282,7 +282,7 @@ def test_without_sounddevice_or_portaudio_one_line_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(EarshotError, match=r"pip install 'earshot\[listen\]'; or name a source: --from -"):
+    with pytest.raises(EarshotError, match=r"pip install '\.\[listen\]'; or name a source: --from -"):
         live.microphone()
     monkeypatch.delitem(sys.modules, "sounddevice")
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
