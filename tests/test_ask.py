@@ -55,6 +55,9 @@ class Finder:
         self.store, self.places = store, places
         self.recordings = {recording.id: recording for recording in store.recordings()}
 
+    def version(self) -> int:
+        return self.store.version()
+
     def spot(self, words: list[str], within: str | None) -> list[list[Hit]]:
         return [
             [

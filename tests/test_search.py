@@ -187,6 +187,21 @@ def test_a_changed_library_is_noticed(searcher: Searcher) -> None:
     assert "/c/new.wav" not in {hit.recording.path for hit in searcher.find("telescope", top=None)}
 
 
+def test_what_is_searched_may_be_stale_for_a_while(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("earshot.search.time.monotonic", lambda: now[0])
+    searcher.stale = 2.0
+    hits = len(searcher.find("telescope", top=None))
+    searcher.store.remove(["/a/talk.wav"])
+    now[0] = 1.9
+    assert len(searcher.find("telescope", top=None)) == hits and searcher.version() < searcher.store.version()
+    now[0] = 2.0
+    assert len(searcher.find("telescope", top=None)) < hits and searcher.version() == searcher.store.version()
+    searcher.store.remove(["/b/news.wav"])
+    searcher.refresh()
+    assert searcher.find("telescope", top=None) == []
+
+
 def test_an_example_that_takes_long_to_read_keeps_nobody_waiting(
     searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

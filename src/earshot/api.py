@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from earshot.database import DATABASE
 from earshot.library import EncoderIdentity, Failure, Store, Totals
-from earshot.types import Clip, EarshotError, GoneError, Hit, LibraryError, Passage, Recording
+from earshot.types import Clip, EarshotError, GoneError, Hit, LibraryError, Passage, Recording, Seconds
 
 if TYPE_CHECKING:
     from earshot.ask import Asker
@@ -72,6 +72,8 @@ class Library:
         self.path = path
         self._encoder = encoder
         self._passages = passages
+        self.stale: Seconds = 0.0
+        """How old what is searched may be while others write to the library: to look for changes takes time."""
         self._searcher: Searcher | None = None
         self._asker: Asker | None = None
         self._turn = Lock()
@@ -124,6 +126,7 @@ class Library:
                     if progress:
                         progress(Progress(0.0, 0.0, 0, 0, failure, hearing=True))
             hear.hear(store, passages, workers or ingest.processors(), progress=progress)
+        self._refresh()
         return replace(report, elapsed=time.monotonic() - began)
 
     def find(
@@ -197,6 +200,7 @@ class Library:
             held = [*store.fingerprints(), *(failure.path for failure in store.failures())]
             removed = sorted({path for path in held if any(_is_at(path, name) for name in named)})
             store.remove(removed)
+        self._refresh()
         return removed
 
     def remove_transcripts(self, paths: Paths) -> int:
@@ -226,12 +230,17 @@ class Library:
                 vanished.append(path)
         return Status(identity, totals, unheard, failures, tuple(sorted(vanished)), tuple(sorted(changed)))
 
+    def _refresh(self) -> None:
+        """What this object has changed is searched at once."""
+        if (searcher := self._searcher) is not None:
+            searcher.refresh()
+
     def _open_searcher(self) -> Searcher:
         if self._searcher is None:
             from earshot.search import Searcher
 
             encoder = self._load_encoder()
-            self._searcher = Searcher(Store.open(self.path, encoder=_identity(encoder)), encoder)
+            self._searcher = Searcher(Store.open(self.path, encoder=_identity(encoder)), encoder, self.stale)
         return self._searcher
 
     def _load_encoder(self) -> WordEncoder:

@@ -189,7 +189,7 @@ class Asker:
 
     def _read(self) -> tuple[_Shelf, _Shelf]:
         """What was heard and what is written, as the library has it now."""
-        version = self.store.version()
+        version = self.searcher.version()
         if self._shelves is None or version != self._version:
             identity = self.store.passage_encoder()
             if identity is None or identity.digest != self.encoder.digest:
@@ -205,7 +205,7 @@ class Asker:
                 "transcript": dict(self.store.passages("transcript")),
             }
             heard, written = (_shelf(source, of, recordings, identity.dim) for source, of in of_source.items())
-            places = {key: k for k, key in enumerate(heard.places())}
+            places = {key: k for k, key in enumerate(heard.places())} if len(written.of) else {}
             self._twins = np.array([places.get(key, -1) for key in written.places()], np.int64)
             self._captions = self.store.transcripts()
             self._written = bm25.Index(written.texts())

@@ -8,7 +8,9 @@ printing.
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -17,7 +19,7 @@ from earshot.encoders.word import WordEncoder
 from earshot.library import Store
 from earshot.places import LIKELY, Haystack, Places, find_each, find_places
 from earshot.query import Query, spoken_query, typed_query
-from earshot.types import Clip, Hit, QueryError, Recording
+from earshot.types import Clip, Hit, QueryError, Recording, Seconds
 
 SPOTTED = (100, 400, 1600)
 """Spans of each pronunciation of a question's word that are aligned: more where half of them are likely."""
@@ -29,17 +31,28 @@ class Searcher:
     """Searches one library; keeps its frames in memory between queries and notices when the library has changed.
 
     Where it has only grown, only what is new is read. Threads may share one: they take turns, but for examples, each
-    of which is read and heard at once.
+    of which is read and heard at once. While others write, what is searched may be `stale` for so long.
     """
 
-    def __init__(self, store: Store, encoder: WordEncoder) -> None:
-        self.store, self.encoder = store, encoder
+    def __init__(self, store: Store, encoder: WordEncoder, stale: Seconds = 0.0) -> None:
+        self.store, self.encoder, self.stale = store, encoder, stale
         self._kept: dict[tuple[int, ...] | None, Haystack] = {}  # by ids: those of all, and of the last choice
         self._recordings: dict[int, Recording] = {}
         self._unread: list[int] = []
         self._is_large = False
         self._version = -1
+        self._looked = -math.inf  # when, by time.monotonic()
         self._turn = Lock()
+
+    def refresh(self) -> None:
+        """Have the next search look for changes, however recent the last look is."""
+        self._looked = -math.inf
+
+    def version(self) -> int:
+        """That of the library as it is searched now."""
+        with self._turn:
+            self._notice_changes()
+            return self._version
 
     def close(self) -> None:
         """Close the store, once nobody searches."""
@@ -91,6 +104,9 @@ class Searcher:
         return recordings, tuple(sorted(recordings))
 
     def _notice_changes(self) -> None:
+        if time.monotonic() - self._looked < self.stale:
+            return
+        self._looked = time.monotonic()
         version = self.store.version()
         if version != self._version:
             before, self._recordings = self._recordings, {one.id: one for one in self.store.recordings()}

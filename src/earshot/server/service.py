@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PATIENCE: Seconds = 5.0
 """How long taking out waits for what is being put in."""
+STALE: Seconds = 2.0
+"""How old what is searched may be while recordings are taken in."""
 GONE = 499
 """Status of a request whose client has left; nobody reads it."""
 
@@ -54,6 +56,7 @@ class Service:
 
     def prepare(self) -> None:
         """Load the models and the library, so that the first search is quick, and go on with what was left undone."""
+        self.library.stale = STALE
         for search in (self.library.find, self.library.ask):
             with suppress(EarshotError):  # whoever searches is told
                 search("ready", top=1)
