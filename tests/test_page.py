@@ -667,6 +667,18 @@ def test_what_cannot_be_searched_for_is_told_in_one_line(visit: Visit) -> None:
     assert visit.page.is_hidden("#trouble")
 
 
+def test_a_library_that_is_busy_or_damaged_is_not_taken_for_an_empty_one(visit: Visit) -> None:
+    visit.page.route("**/api/find?*", lambda route: route.fulfill(status=503, json={"detail": "it is busy"}))
+    visit.search("gradient")
+    playwright.expect(visit.page.locator("#trouble")).to_have_text("it is busy")
+    assert visit.page.is_hidden("#empty")
+    visit.page.route("**/api/recordings", lambda route: route.fulfill(status=503, json={"detail": "it is damaged"}))
+    visit.page.reload()
+    playwright.expect(visit.page.locator("#trouble")).to_have_text("it is damaged")
+    assert visit.page.is_hidden("#empty")
+    visit.troubles.clear()  # the browser notes that it was refused
+
+
 def test_what_was_not_said_is_not_shown_and_not_exported(visit: Visit) -> None:
     visit.page.locator("#threshold").evaluate("slider => { slider.value = 60; }")
     visit.search("zzyzxq")
@@ -755,6 +767,26 @@ def test_a_library_without_recordings_invites_to_add_some(browser: Any, folder: 
         playwright.expect(page.locator("#open-recordings")).to_have_text("Add recordings")
         page.click("#open-recordings")
         playwright.expect(page.locator("#held")).to_contain_text("None yet")
+        page.keyboard.press("Escape")
+        invitation = page.locator("#empty")
+        playwright.expect(invitation).to_contain_text("No recordings yet.")
+        page.fill("#query", "gradient")
+        with page.expect_response("**/api/find?*") as refused:
+            page.press("#query", "Enter")
+        assert refused.value.status == 503
+        playwright.expect(page.locator("body.busy")).to_have_count(0)
+        playwright.expect(invitation).to_be_visible()
+        assert page.is_hidden("#trouble")
+        page.route("**/api/find?*", lambda route: route.fulfill(json=[]))  # as where all were taken out
+        page.press("#query", "Enter")
+        playwright.expect(page.locator("body.busy")).to_have_count(0)
+        playwright.expect(invitation).to_be_visible()
+        assert page.is_hidden("#results")
+        with page.expect_file_chooser() as chooser:
+            invitation.locator("button").click()
+        chooser.value.set_files(SAMPLES / "field-notes.ogg")
+        playwright.expect(page.locator("#adding p")).to_have_text("1 recording added.", timeout=30_000)
+        playwright.expect(invitation).to_be_hidden()
         page.close()
     finally:
         process.terminate()

@@ -120,14 +120,16 @@ async function run(search) {
   showBusy(true);
   try {
     const found = await api.search(search, signal);
-    if (found.some(({ id }) => !recordings.byId.has(id))) await recordings.load();
+    if (recordings.empty || found.some(({ id }) => !recordings.byId.has(id))) await recordings.load();
     if (signal.aborted) return;
     const known = found.filter(({ id }) => recordings.byId.has(id));
-    show(search, known);
+    if (recordings.empty) showNothing();
+    else show(search, known);
   } catch (error) {
+    const none = error.status === 503 && (await recordings.load().then(() => recordings.empty, () => false));
     if (signal.aborted) return;
     showNothing();
-    trouble(error.message);
+    if (!none) trouble(error.message); // else the page invites to add some
   }
   showBusy(false);
 }
@@ -237,6 +239,7 @@ function trouble(line) {
 function showStart() {
   document.body.classList.toggle("start", !wanted);
   $("#start").hidden = Boolean(wanted);
+  $("#empty").hidden = !recordings.empty;
 }
 
 const KEYS = {

@@ -5,6 +5,7 @@ import { $, clock, count, element, length, nameOf, percent } from "./markup.js";
 
 export class Recordings {
   byId = new Map(); // id -> {id, recording, seconds, speech_seconds}
+  empty = false; // whether the library is known to hold none
   #adding = false;
 
   /** `onList()` is called when the list has changed, `open(recording)` when one is to be played. */
@@ -16,7 +17,7 @@ export class Recordings {
       this.dialog.showModal();
       this.#list();
     });
-    $("#add").addEventListener("click", () => $("#added").click());
+    for (const add of [$("#add"), $("#add-first")]) add.addEventListener("click", () => $("#added").click());
     $("#added").addEventListener("change", (event) => {
       const files = [...event.target.files];
       event.target.value = "";
@@ -29,6 +30,7 @@ export class Recordings {
   async load() {
     const rows = await api.recordings();
     this.byId = new Map(rows.map((row) => [row.id, row]));
+    this.empty = !rows.length;
     const total = rows.reduce((sum, row) => sum + row.seconds, 0);
     const speech = rows.reduce((sum, row) => sum + row.speech_seconds, 0);
     const held = `${count(rows.length, "recording")}, ${length(total)}`;
