@@ -631,6 +631,24 @@ def test_back_from_a_search_that_goes_on_ends_it(visit: Visit) -> None:
     visit.told(re.compile("7 hits"))
 
 
+def test_a_search_that_takes_long_is_told_of(visit: Visit) -> None:
+    visit.page.clock.install(time=0)
+    visit.open()
+    visit.page.clock.pause_at(3_600_000)
+    told = visit.page.get_by_role("status").filter(has_text="Searching…")
+    waiting: list[Any] = []
+    visit.page.route("**/api/find?*", lambda route: waiting.append(route))
+    with visit.page.expect_request("**/api/find?*"):
+        visit.search("gradient")
+    visit.page.clock.run_for(290)
+    assert told.count() == 0
+    visit.page.clock.run_for(20)
+    playwright.expect(told).to_be_visible()
+    waiting.pop().continue_()
+    visit.told(re.compile("7 hits"))
+    assert told.count() == 0
+
+
 def test_a_name_that_holds_html_is_text(visit: Visit) -> None:
     visit.search("falcon")
     visit.told(re.compile("^1 hit"))

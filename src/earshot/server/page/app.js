@@ -10,6 +10,7 @@ import { Hits, save } from "./results.js";
 
 const QUESTION =
   /\?\s*$|^(who|whom|whose|what|when|where|why|which|how|is|are|was|were|do|does|did|can|could|should|would|will|has|have)\s+\S+\s+\S/i;
+const SOON = 300; // ms; a search that takes longer is told of
 const SECONDS_TO_SAY = { find: 6, ask: 20 };
 
 const form = $("#search");
@@ -21,6 +22,7 @@ let view = null; // Hits or Passages: what is shown
 let current = null; // the hit or passage that was last gone to
 let searching = new AbortController();
 let wanted = null; // what was last searched for
+let slow; // the timer that tells that a search goes on
 
 const player = new Player($("#player"), {
   onMore: (like, start, end) => go({ mode: "find", like, start: start.toFixed(3), end: end.toFixed(3) }),
@@ -135,6 +137,9 @@ async function run(search) {
 }
 
 function showBusy(busy) {
+  clearTimeout(slow);
+  $("#searching").textContent = "";
+  if (busy) slow = setTimeout(() => ($("#searching").textContent = "Searching…"), SOON);
   document.body.classList.toggle("busy", busy);
   $("#results").ariaBusy = String(busy);
 }
