@@ -730,9 +730,21 @@ def test_on_a_phone_all_is_within_reach(visit: Visit) -> None:
                 assert box["left"] >= 0 and box["right"] <= 375, what
 
     fits()
+    assert visit.page.evaluate("""() => {
+        const box = document.querySelector("#query"), pen = document.createElement("canvas").getContext("2d");
+        const style = getComputedStyle(box);
+        pen.font = style.font;
+        return pen.measureText(box.placeholder).width < box.clientWidth - parseFloat(style.paddingLeft);
+    }"""), "the placeholder is cut"
     visit.search("gradient")
     visit.told(re.compile("7 hits"))
     fits()
+    export = visit.page.locator("#export")
+    assert export.is_visible()
+    assert export.bounding_box()["y"] < visit.page.locator(".card").first.bounding_box()["y"]
+    with visit.page.expect_download() as download:
+        visit.page.tap("[data-format=csv]")
+    assert download.value.suggested_filename == "hits.csv"
     visit.chips.first.tap()
     visit.plays_after(6)
     visit.page.locator(".card").last.scroll_into_view_if_needed()

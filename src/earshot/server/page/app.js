@@ -60,6 +60,10 @@ function showMode() {
   $("#hint").textContent = asking ? "Brings the passages that may answer it." : "Finds every place where it is said.";
 }
 
+const narrow = matchMedia("(width < 480px)");
+const showPlaceholder = () => (box.placeholder = narrow.matches ? "Word or question" : box.ariaLabel);
+narrow.addEventListener("change", showPlaceholder);
+showPlaceholder();
 box.addEventListener("input", () => {
   if (!box.value) chosenMode = null;
   showMode();
