@@ -497,6 +497,31 @@ def test_recordings_are_added_found_in_and_removed(visit: Visit, folder: Path) -
     visit.told("7 hits for “gradient” in 2 recordings")
 
 
+def test_one_of_many_recordings_is_found_by_its_name(visit: Visit) -> None:
+    assert visit.page.locator("#filter").count() == 1
+    visit.page.click("#open-recordings")
+    assert visit.page.is_hidden("#filter")  # five are seen at a glance
+    row = {"name": "", "seconds": 61, "speech_seconds": 40}
+    rows = [{"id": n, "recording": f"talks/Talk-{n:03}.opus", **row} for n in range(1, 301)]
+    rows[6] = {"id": 7, "recording": "silence.wav", "name": "silence.wav", "seconds": 5, "speech_seconds": 0}
+    visit.page.route("**/api/recordings", lambda route: route.fulfill(json=rows))
+    visit.open()
+    visit.page.click("#open-recordings")
+    listed = visit.page.locator("#recording-list li")
+    assert listed.count() == 300
+    visit.page.fill("#filter", "talk-29")
+    playwright.expect(listed).to_have_count(10)
+    assert listed.first.locator("p").text_content() == "talks/ · 1.0 min"
+    visit.page.fill("#filter", " silence")
+    playwright.expect(listed).to_have_count(1)
+    assert listed.locator("p").text_content() == "5 s · no speech"
+    visit.page.fill("#filter", "zzyzxq")
+    playwright.expect(listed).to_have_text("None is called that.")
+    visit.page.click("#recordings .close")
+    visit.page.click("#open-recordings")
+    playwright.expect(listed).to_have_count(300)
+
+
 def test_what_another_page_adds_is_followed_to_its_end(visit: Visit) -> None:
     state = {**visit.page.request.get(f"{visit.address}api/indexing").json(), "failures": []}
     running = {**state, "running": True, "seconds": 30, "expected_seconds": 60, "hearing": False}
@@ -818,6 +843,25 @@ def test_a_library_without_recordings_invites_to_add_some(browser: Any, folder: 
         playwright.expect(page.locator("#adding p")).to_have_text("1 recording added.", timeout=30_000)
         playwright.expect(invitation).to_be_hidden()
         page.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_the_token_is_asked_for_and_opens_the_page(browser: Any, folder: Path) -> None:
+    process, address = served(folder / "locked", "--token", "pa ss&wörd")
+    try:
+        with browser.new_context() as context:
+            page = context.new_page()
+            page.goto(urlsplit(address)._replace(query="").geturl())
+            playwright.expect(page.locator("p")).to_contain_text("wants a token")
+            page.get_by_label("Token").fill("wrong")
+            page.keyboard.press("Enter")
+            playwright.expect(page.locator("p")).to_contain_text("not the token")
+            page.get_by_label("Token").fill("pa ss&wörd")
+            page.click("button")
+            playwright.expect(page.locator("#open-recordings")).to_have_text("Add recordings")
+            assert "token" not in page.url
     finally:
         process.terminate()
         process.communicate(timeout=20)

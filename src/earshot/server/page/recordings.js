@@ -3,6 +3,8 @@
 import * as api from "./api.js";
 import { $, clock, count, element, length, nameOf, percent } from "./markup.js";
 
+const MANY = 10; // recordings; so many are worth a filter
+
 export class Recordings {
   byId = new Map(); // id -> {id, recording, seconds, speech_seconds}
   empty = false; // whether the library is known to hold none
@@ -13,10 +15,13 @@ export class Recordings {
     this.told = { onList, open, onTrouble };
     this.dialog = $("#recordings");
     this.adding = $("#adding");
+    this.filter = $("#filter");
     $("#open-recordings").addEventListener("click", () => {
+      this.filter.value = "";
       this.dialog.showModal();
       this.#list();
     });
+    this.filter.addEventListener("input", () => this.#list());
     for (const add of [$("#add"), $("#add-first")]) add.addEventListener("click", () => $("#added").click());
     $("#added").addEventListener("change", (event) => {
       const files = [...event.target.files];
@@ -47,7 +52,12 @@ export class Recordings {
   }
 
   #list() {
-    $("#recording-list").replaceChildren(...[...this.byId.values()].map((row) => this.#row(row)));
+    const part = this.filter.value.trim().toLowerCase();
+    const rows = [...this.byId.values()].filter((row) => row.recording.toLowerCase().includes(part));
+    this.filter.hidden = !part && this.byId.size < MANY;
+    $("#recording-list").replaceChildren(
+      ...(part && !rows.length ? [element("li", {}, "None is called that.")] : rows.map((row) => this.#row(row))),
+    );
   }
 
   /** Shows how far what is being indexed is, if anything is: another page may have added it. */
@@ -119,7 +129,8 @@ export class Recordings {
     });
     const remove = element("button", { type: "button", className: "quiet", ariaLabel: `Remove ${name}` }, "Remove");
     remove.addEventListener("click", () => this.#confirm(row, remove));
-    const about = element("p", {}, `${folder} · ${length(row.seconds)}`);
+    const facts = [folder, length(row.seconds), row.speech_seconds === 0 && "no speech"];
+    const about = element("p", {}, facts.filter(Boolean).join(" · "));
     return element("li", {}, element("div", {}, open, about), remove);
   }
 
