@@ -497,6 +497,31 @@ def test_recordings_are_added_found_in_and_removed(visit: Visit, folder: Path) -
     visit.told("7 hits for “gradient” in 2 recordings")
 
 
+def test_one_of_many_recordings_is_found_by_its_name(visit: Visit) -> None:
+    assert visit.page.locator("#filter").count() == 1
+    visit.page.click("#open-recordings")
+    assert visit.page.is_hidden("#filter")  # five are seen at a glance
+    row = {"name": "", "seconds": 61, "speech_seconds": 40}
+    rows = [{"id": n, "recording": f"talks/Talk-{n:03}.opus", **row} for n in range(1, 301)]
+    rows[6] = {"id": 7, "recording": "silence.wav", "name": "silence.wav", "seconds": 5, "speech_seconds": 0}
+    visit.page.route("**/api/recordings", lambda route: route.fulfill(json=rows))
+    visit.open()
+    visit.page.click("#open-recordings")
+    listed = visit.page.locator("#recording-list li")
+    assert listed.count() == 300
+    visit.page.fill("#filter", "talk-29")
+    playwright.expect(listed).to_have_count(10)
+    assert listed.first.locator("p").text_content() == "talks/ · 1.0 min"
+    visit.page.fill("#filter", " silence")
+    playwright.expect(listed).to_have_count(1)
+    assert listed.locator("p").text_content() == "5 s · no speech"
+    visit.page.fill("#filter", "zzyzxq")
+    playwright.expect(listed).to_have_text("None is called that.")
+    visit.page.click("#recordings .close")
+    visit.page.click("#open-recordings")
+    playwright.expect(listed).to_have_count(300)
+
+
 def test_what_another_page_adds_is_followed_to_its_end(visit: Visit) -> None:
     state = {**visit.page.request.get(f"{visit.address}api/indexing").json(), "failures": []}
     running = {**state, "running": True, "seconds": 30, "expected_seconds": 60, "hearing": False}
@@ -631,6 +656,24 @@ def test_back_from_a_search_that_goes_on_ends_it(visit: Visit) -> None:
     visit.told(re.compile("7 hits"))
 
 
+def test_a_search_that_takes_long_is_told_of(visit: Visit) -> None:
+    visit.page.clock.install(time=0)
+    visit.open()
+    visit.page.clock.pause_at(3_600_000)
+    told = visit.page.get_by_role("status").filter(has_text="Searching…")
+    waiting: list[Any] = []
+    visit.page.route("**/api/find?*", lambda route: waiting.append(route))
+    with visit.page.expect_request("**/api/find?*"):
+        visit.search("gradient")
+    visit.page.clock.run_for(290)
+    assert told.count() == 0
+    visit.page.clock.run_for(20)
+    playwright.expect(told).to_be_visible()
+    waiting.pop().continue_()
+    visit.told(re.compile("7 hits"))
+    assert told.count() == 0
+
+
 def test_a_name_that_holds_html_is_text(visit: Visit) -> None:
     visit.search("falcon")
     visit.told(re.compile("^1 hit"))
@@ -667,6 +710,18 @@ def test_what_cannot_be_searched_for_is_told_in_one_line(visit: Visit) -> None:
     assert visit.page.is_hidden("#trouble")
 
 
+def test_a_library_that_is_busy_or_damaged_is_not_taken_for_an_empty_one(visit: Visit) -> None:
+    visit.page.route("**/api/find?*", lambda route: route.fulfill(status=503, json={"detail": "it is busy"}))
+    visit.search("gradient")
+    playwright.expect(visit.page.locator("#trouble")).to_have_text("it is busy")
+    assert visit.page.is_hidden("#empty")
+    visit.page.route("**/api/recordings", lambda route: route.fulfill(status=503, json={"detail": "it is damaged"}))
+    visit.page.reload()
+    playwright.expect(visit.page.locator("#trouble")).to_have_text("it is damaged")
+    assert visit.page.is_hidden("#empty")
+    visit.troubles.clear()  # the browser notes that it was refused
+
+
 def test_what_was_not_said_is_not_shown_and_not_exported(visit: Visit) -> None:
     visit.page.locator("#threshold").evaluate("slider => { slider.value = 60; }")
     visit.search("zzyzxq")
@@ -700,9 +755,21 @@ def test_on_a_phone_all_is_within_reach(visit: Visit) -> None:
                 assert box["left"] >= 0 and box["right"] <= 375, what
 
     fits()
+    assert visit.page.evaluate("""() => {
+        const box = document.querySelector("#query"), pen = document.createElement("canvas").getContext("2d");
+        const style = getComputedStyle(box);
+        pen.font = style.font;
+        return pen.measureText(box.placeholder).width < box.clientWidth - parseFloat(style.paddingLeft);
+    }"""), "the placeholder is cut"
     visit.search("gradient")
     visit.told(re.compile("7 hits"))
     fits()
+    export = visit.page.locator("#export")
+    assert export.is_visible()
+    assert export.bounding_box()["y"] < visit.page.locator(".card").first.bounding_box()["y"]
+    with visit.page.expect_download() as download:
+        visit.page.tap("[data-format=csv]")
+    assert download.value.suggested_filename == "hits.csv"
     visit.chips.first.tap()
     visit.plays_after(6)
     visit.page.locator(".card").last.scroll_into_view_if_needed()
@@ -755,7 +822,46 @@ def test_a_library_without_recordings_invites_to_add_some(browser: Any, folder: 
         playwright.expect(page.locator("#open-recordings")).to_have_text("Add recordings")
         page.click("#open-recordings")
         playwright.expect(page.locator("#held")).to_contain_text("None yet")
+        page.keyboard.press("Escape")
+        invitation = page.locator("#empty")
+        playwright.expect(invitation).to_contain_text("No recordings yet.")
+        page.fill("#query", "gradient")
+        with page.expect_response("**/api/find?*") as refused:
+            page.press("#query", "Enter")
+        assert refused.value.status == 503
+        playwright.expect(page.locator("body.busy")).to_have_count(0)
+        playwright.expect(invitation).to_be_visible()
+        assert page.is_hidden("#trouble")
+        page.route("**/api/find?*", lambda route: route.fulfill(json=[]))  # as where all were taken out
+        page.press("#query", "Enter")
+        playwright.expect(page.locator("body.busy")).to_have_count(0)
+        playwright.expect(invitation).to_be_visible()
+        assert page.is_hidden("#results")
+        with page.expect_file_chooser() as chooser:
+            invitation.locator("button").click()
+        chooser.value.set_files(SAMPLES / "field-notes.ogg")
+        playwright.expect(page.locator("#adding p")).to_have_text("1 recording added.", timeout=30_000)
+        playwright.expect(invitation).to_be_hidden()
         page.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_the_token_is_asked_for_and_opens_the_page(browser: Any, folder: Path) -> None:
+    process, address = served(folder / "locked", "--token", "pa ss&wörd")
+    try:
+        with browser.new_context() as context:
+            page = context.new_page()
+            page.goto(urlsplit(address)._replace(query="").geturl())
+            playwright.expect(page.locator("p")).to_contain_text("wants a token")
+            page.get_by_label("Token").fill("wrong")
+            page.keyboard.press("Enter")
+            playwright.expect(page.locator("p")).to_contain_text("not the token")
+            page.get_by_label("Token").fill("pa ss&wörd")
+            page.click("button")
+            playwright.expect(page.locator("#open-recordings")).to_have_text("Add recordings")
+            assert "token" not in page.url
     finally:
         process.terminate()
         process.communicate(timeout=20)

@@ -875,6 +875,23 @@ def test_the_page_is_opened_with_the_token_once(library: earshot.Library) -> Non
         assert client.get("/api/status").status_code == 401
 
 
+def test_a_browser_without_the_token_is_asked_for_it(library: earshot.Library) -> None:
+    html = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    with served(library, token="secret") as client:
+        for address, told in (("/", "wants a token"), ("/?q=word", "wants a token"), ("/?token=<b>", "not the token")):
+            answer = client.get(address, headers=html)
+            assert answer.status_code == 401 and answer.headers["content-type"].startswith("text/html"), address
+            assert told in answer.text and 'name="token"' in answer.text
+            assert "<b>" not in answer.text and not re.search(r"<script|style|static/", answer.text)
+            assert answer.headers["www-authenticate"] == "Bearer" and not client.cookies
+            policy = answer.headers["content-security-policy"]
+            assert policy == client.get("/").headers["content-security-policy"].replace(
+                "form-action 'none'", "form-action 'self'"
+            )
+        assert line(client.get("/api/status", headers=html))  # no page: the data of one
+        assert client.get("/?token=secret", headers=html).status_code == 200
+
+
 def test_other_names_and_other_sites_are_refused(client: TestClient, library: earshot.Library) -> None:
     for host in ("evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::2]:80"):
         answer = client.get("/api/status", headers={"host": host})

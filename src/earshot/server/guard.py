@@ -15,7 +15,7 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from earshot.types import Seconds
@@ -87,6 +87,8 @@ class Guard:
             if "token" in query and _same(query["token"].encode(), self.token):
                 return self._welcomed(scope, query)
             if "token" in query or not self._shown(headers, Request(scope).cookies.get(_cookie(scope), "")):
+                if path == "/" and "text/html" in headers.get("accept", ""):
+                    return HTMLResponse(_door("token" in query), 401, _DOOR_HEADERS)
                 advice = "send `Authorization: Bearer TOKEN`, or open /?token=TOKEN once"
                 return _refused(401, f"wrong token or none: {advice}", {"www-authenticate": "Bearer"})
         length = headers.get("content-length", "0")
@@ -141,6 +143,35 @@ class Guard:
 
 
 _CLOSE = {"connection": "close"}
+_DOOR_HEADERS = {
+    "www-authenticate": "Bearer",
+    "content-security-policy": HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'"),
+}
+
+
+def _door(wrong: bool) -> str:
+    """The page for browsers that do not show the token. Style sheets are not for strangers either."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <meta name="color-scheme" content="light dark">
+  <title>Earshot</title>
+  <link rel="icon" href="data:,">
+</head>
+<body>
+  <main>
+    <h1>Earshot</h1>
+    <p>{"That is not the token" if wrong else "This server wants a token"}: ask whoever started it.</p>
+    <form>
+      <label>Token <input type="password" name="token" autocomplete="current-password" required autofocus></label>
+      <button>Open</button>
+    </form>
+  </main>
+</body>
+</html>
+"""
 
 
 def _name(host: str) -> str:

@@ -1,4 +1,4 @@
-// The calls to the server. Whatever goes wrong is an Error whose message is one line for people.
+// The calls to the server. Whatever goes wrong is an Error whose message is one line for people; `status`: of an answer.
 
 const LEAST_PROBABILITY = 0.02; // what has less is never shown
 const MOST_HITS = 200;
@@ -15,7 +15,7 @@ async function request(path, options) {
   }
   if (response.ok) return response;
   const told = await response.json().catch(() => ({}));
-  throw new Error(detail(told, response.status));
+  throw Object.assign(new Error(detail(told, response.status)), { status: response.status });
 }
 
 function detail(told, status) {

@@ -10,6 +10,7 @@ import { Hits, save } from "./results.js";
 
 const QUESTION =
   /\?\s*$|^(who|whom|whose|what|when|where|why|which|how|is|are|was|were|do|does|did|can|could|should|would|will|has|have)\s+\S+\s+\S/i;
+const SOON = 300; // ms; a search that takes longer is told of
 const SECONDS_TO_SAY = { find: 6, ask: 20 };
 
 const form = $("#search");
@@ -21,6 +22,7 @@ let view = null; // Hits or Passages: what is shown
 let current = null; // the hit or passage that was last gone to
 let searching = new AbortController();
 let wanted = null; // what was last searched for
+let slow; // the timer that tells that a search goes on
 
 const player = new Player($("#player"), {
   onMore: (like, start, end) => go({ mode: "find", like, start: start.toFixed(3), end: end.toFixed(3) }),
@@ -58,6 +60,10 @@ function showMode() {
   $("#hint").textContent = asking ? "Brings the passages that may answer it." : "Finds every place where it is said.";
 }
 
+const narrow = matchMedia("(width < 480px)");
+const showPlaceholder = () => (box.placeholder = narrow.matches ? "Word or question" : box.ariaLabel);
+narrow.addEventListener("change", showPlaceholder);
+showPlaceholder();
 box.addEventListener("input", () => {
   if (!box.value) chosenMode = null;
   showMode();
@@ -120,19 +126,24 @@ async function run(search) {
   showBusy(true);
   try {
     const found = await api.search(search, signal);
-    if (found.some(({ id }) => !recordings.byId.has(id))) await recordings.load();
+    if (recordings.empty || found.some(({ id }) => !recordings.byId.has(id))) await recordings.load();
     if (signal.aborted) return;
     const known = found.filter(({ id }) => recordings.byId.has(id));
-    show(search, known);
+    if (recordings.empty) showNothing();
+    else show(search, known);
   } catch (error) {
+    const none = error.status === 503 && (await recordings.load().then(() => recordings.empty, () => false));
     if (signal.aborted) return;
     showNothing();
-    trouble(error.message);
+    if (!none) trouble(error.message); // else the page invites to add some
   }
   showBusy(false);
 }
 
 function showBusy(busy) {
+  clearTimeout(slow);
+  $("#searching").textContent = "";
+  if (busy) slow = setTimeout(() => ($("#searching").textContent = "Searching…"), SOON);
   document.body.classList.toggle("busy", busy);
   $("#results").ariaBusy = String(busy);
 }
@@ -237,6 +248,7 @@ function trouble(line) {
 function showStart() {
   document.body.classList.toggle("start", !wanted);
   $("#start").hidden = Boolean(wanted);
+  $("#empty").hidden = !recordings.empty;
 }
 
 const KEYS = {

@@ -3,8 +3,11 @@
 import * as api from "./api.js";
 import { $, clock, count, element, length, nameOf, percent } from "./markup.js";
 
+const MANY = 10; // recordings; so many are worth a filter
+
 export class Recordings {
   byId = new Map(); // id -> {id, recording, seconds, speech_seconds}
+  empty = false; // whether the library is known to hold none
   #adding = false;
 
   /** `onList()` is called when the list has changed, `open(recording)` when one is to be played. */
@@ -12,11 +15,14 @@ export class Recordings {
     this.told = { onList, open, onTrouble };
     this.dialog = $("#recordings");
     this.adding = $("#adding");
+    this.filter = $("#filter");
     $("#open-recordings").addEventListener("click", () => {
+      this.filter.value = "";
       this.dialog.showModal();
       this.#list();
     });
-    $("#add").addEventListener("click", () => $("#added").click());
+    this.filter.addEventListener("input", () => this.#list());
+    for (const add of [$("#add"), $("#add-first")]) add.addEventListener("click", () => $("#added").click());
     $("#added").addEventListener("change", (event) => {
       const files = [...event.target.files];
       event.target.value = "";
@@ -29,6 +35,7 @@ export class Recordings {
   async load() {
     const rows = await api.recordings();
     this.byId = new Map(rows.map((row) => [row.id, row]));
+    this.empty = !rows.length;
     const total = rows.reduce((sum, row) => sum + row.seconds, 0);
     const speech = rows.reduce((sum, row) => sum + row.speech_seconds, 0);
     const held = `${count(rows.length, "recording")}, ${length(total)}`;
@@ -45,7 +52,12 @@ export class Recordings {
   }
 
   #list() {
-    $("#recording-list").replaceChildren(...[...this.byId.values()].map((row) => this.#row(row)));
+    const part = this.filter.value.trim().toLowerCase();
+    const rows = [...this.byId.values()].filter((row) => row.recording.toLowerCase().includes(part));
+    this.filter.hidden = !part && this.byId.size < MANY;
+    $("#recording-list").replaceChildren(
+      ...(part && !rows.length ? [element("li", {}, "None is called that.")] : rows.map((row) => this.#row(row))),
+    );
   }
 
   /** Shows how far what is being indexed is, if anything is: another page may have added it. */
@@ -117,7 +129,8 @@ export class Recordings {
     });
     const remove = element("button", { type: "button", className: "quiet", ariaLabel: `Remove ${name}` }, "Remove");
     remove.addEventListener("click", () => this.#confirm(row, remove));
-    const about = element("p", {}, `${folder} · ${length(row.seconds)}`);
+    const facts = [folder, length(row.seconds), row.speech_seconds === 0 && "no speech"];
+    const about = element("p", {}, facts.filter(Boolean).join(" · "));
     return element("li", {}, element("div", {}, open, about), remove);
   }
 
