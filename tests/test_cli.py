@@ -37,9 +37,6 @@ class FakeSearcher:
     def __init__(self, store: Store, encoder: ToyEncoder, stale: float) -> None:
         self.store, self.encoder, self.close, self.version = store, encoder, store.close, store.version
 
-    def refresh(self) -> None:
-        """It always looks."""
-
     def spot(self, words: list[str], within: str | None) -> list[list[Hit]]:
         assert not words  # to the toy's lexicon
         return []

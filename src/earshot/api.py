@@ -91,6 +91,11 @@ class Library:
                 self._searcher.close()
             self._searcher = self._asker = None
 
+    def refresh(self) -> None:
+        """Have the next search see all that is in the library, however `stale` it may be."""
+        if (searcher := self._searcher) is not None:
+            searcher.refresh()
+
     def index(
         self,
         paths: Paths,
@@ -126,7 +131,6 @@ class Library:
                     if progress:
                         progress(Progress(0.0, 0.0, 0, 0, failure, hearing=True))
             hear.hear(store, passages, workers or ingest.processors(), progress=progress)
-        self._refresh()
         return replace(report, elapsed=time.monotonic() - began)
 
     def find(
@@ -200,7 +204,6 @@ class Library:
             held = [*store.fingerprints(), *(failure.path for failure in store.failures())]
             removed = sorted({path for path in held if any(_is_at(path, name) for name in named)})
             store.remove(removed)
-        self._refresh()
         return removed
 
     def remove_transcripts(self, paths: Paths) -> int:
@@ -229,11 +232,6 @@ class Library:
             except OSError:
                 vanished.append(path)
         return Status(identity, totals, unheard, failures, tuple(sorted(vanished)), tuple(sorted(changed)))
-
-    def _refresh(self) -> None:
-        """What this object has changed is searched at once."""
-        if (searcher := self._searcher) is not None:
-            searcher.refresh()
 
     def _open_searcher(self) -> Searcher:
         if self._searcher is None:

@@ -101,6 +101,7 @@ class Indexer:
         while True:
             with self._news:
                 if self._stopped or not self._waiting:
+                    self.library.refresh()
                     self._state, self._thread = replace(self._state, running=False), None
                     return
                 paths, self._waiting = self._waiting, []

@@ -72,6 +72,7 @@ class Service:
         """Take a recording out, and its file too where it was taken in here."""
         with self.indexer.paused(PATIENCE):
             self.library.remove(recording.path)
+            self.library.refresh()
             if Path(recording.path).parent == self.uploads:
                 Path(recording.path).unlink(missing_ok=True)
 
