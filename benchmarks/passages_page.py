@@ -57,7 +57,7 @@ def _documents(test: str, rows: Sequence[Row]) -> Iterator[str]:
     count, hours = rows[0]["documents"], rows[0]["hours"]
     yield f"{rows[0]['questions']} questions, {count} documents, {hours:.2f} h. Share of questions whose answer is in"
     yield "the first 1, 3 and 5 passages of its document (and of all documents); in brackets their share of a document."
-    yield "With transcripts, what Earshot hears still counts a fifth."
+    yield "With transcripts, what Earshot hears still counts a fifth. Seconds are without those of PocketSphinx."
     yield ""
     tops = ("top 1", "top 3", "top 5")
     yield _line("transcripts", *tops, *(f"of all: {top}" for top in tops), "ms a question", "seconds an hour")
