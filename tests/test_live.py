@@ -278,6 +278,13 @@ def fake_sounddevice(monkeypatch: pytest.MonkeyPatch, **made: Any) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", module)
 
 
+@pytest.mark.parametrize("start", [b"fLaC", b"OggS", b"RIFF", b"ID3\x04"])
+def test_a_file_of_sound_is_no_pcm(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "talk").write_bytes(start + bytes(1000))
+    with open(tmp_path / "talk", "rb") as file, pytest.raises(AudioError, match="not raw 16-bit PCM; pipe it through"):
+        joined(live.pcm(file.fileno()))
+
+
 def test_without_sounddevice_or_portaudio_one_line_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

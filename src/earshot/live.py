@@ -136,13 +136,21 @@ def pcm(descriptor: int, rate: int = SAMPLE_RATE) -> Generator[Floats]:
     return _pcm(descriptor, rate)
 
 
+_CODED = (b"fLaC", b"OggS", b"RIFF", b"FORM", b"ID3", b"\x1aE\xdf\xa3")
+"""How files begin that people pipe: they would be listened to as noise."""
+
+
 def _pcm(descriptor: int, rate: int) -> Generator[Floats]:
     import av
 
-    mono, rest = _Mono(), b""
+    mono, rest, first = _Mono(), b"", True
     try:
         # os.read returns what is there; a file object would wait for more, and its lock outlive the thread
         while data := _read(descriptor, 2 * max(1, round(BLOCK * rate))):
+            if first and data.startswith(_CODED):
+                advice = "pipe it through ffmpeg -i - -f s16le -ar 16000 -ac 1 -"
+                raise AudioError(f"standard input is a file of sound, not raw 16-bit PCM; {advice}")
+            first = False
             data = rest + data
             rest = data[len(data) // 2 * 2 :]
             samples = np.frombuffer(data[: len(data) // 2 * 2], "<i2")
