@@ -34,7 +34,7 @@ class FakeSearcher:
 
     asked: list[tuple[Any, ...]]
 
-    def __init__(self, store: Store, encoder: ToyEncoder, stale: float) -> None:
+    def __init__(self, store: Store, encoder: ToyEncoder) -> None:
         self.store, self.encoder, self.close, self.version = store, encoder, store.close, store.version
 
     def spot(self, words: list[str], within: str | None) -> list[list[Hit]]:
@@ -528,6 +528,8 @@ def test_the_python_interface_is_the_same_calls(talk: Talk, tmp_path: Path) -> N
         talk("talks/b.wav", 2)
         library.index([tmp_path / "talks"])
         assert len(library.find(earshot.Clip(str(path)), top=None)) == 4
+        library.stale = 9.0  # also where a search came before
+        assert library.find("x") and library._searcher is not None and library._searcher.stale == 9.0
         assert library.status().totals.recordings == 2
         assert [recording.path for recording in library.recordings()] == [str(path), str(tmp_path / "talks" / "b.wav")]
         assert [recording.path for recording in library.recordings("b.wav")] == [str(tmp_path / "talks" / "b.wav")]

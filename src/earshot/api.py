@@ -153,13 +153,14 @@ class Library:
         there is no library, or none that can be asked.
         """
         with self._turn:
+            searcher = self._open_searcher()
             if self._asker is None:
                 from earshot.ask import Asker
 
                 passages = self._load_passages()
                 if passages is None:
                     raise LibraryError("nothing can be asked: there is no passage encoder for this word encoder")
-                self._asker = Asker(passages, self._open_searcher())
+                self._asker = Asker(passages, searcher)
             asker = self._asker
         return asker.ask(question, top=top, within=within)
 
@@ -238,7 +239,8 @@ class Library:
             from earshot.search import Searcher
 
             encoder = self._load_encoder()
-            self._searcher = Searcher(Store.open(self.path, encoder=_identity(encoder)), encoder, self.stale)
+            self._searcher = Searcher(Store.open(self.path, encoder=_identity(encoder)), encoder)
+        self._searcher.stale = self.stale  # it may have been set meanwhile
         return self._searcher
 
     def _load_encoder(self) -> WordEncoder:

@@ -34,8 +34,9 @@ class Searcher:
     of which is read and heard at once. While others write, what is searched may be `stale` for so long.
     """
 
-    def __init__(self, store: Store, encoder: WordEncoder, stale: Seconds = 0.0) -> None:
-        self.store, self.encoder, self.stale = store, encoder, stale
+    def __init__(self, store: Store, encoder: WordEncoder) -> None:
+        self.store, self.encoder = store, encoder
+        self.stale: Seconds = 0.0
         self._kept: dict[tuple[int, ...] | None, Haystack] = {}  # by ids: those of all, and of the last choice
         self._recordings: dict[int, Recording] = {}
         self._unread: list[int] = []

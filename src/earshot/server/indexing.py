@@ -109,8 +109,6 @@ class Indexer:
             try:
                 with self._writing:
                     self.library.index(paths, progress=self._note, workers=WORKERS)
-                with self._news:
-                    self._sent.difference_update(paths)
             except _Stopped:
                 pass
             except LibraryBusyError:
@@ -122,6 +120,8 @@ class Indexer:
                 told = " ".join(str(error).split())
                 reason = told if isinstance(error, EarshotError) else f"unexpected {type(error).__name__}: {told}"
                 self._fail(Failure(path, None, reason) for path in paths)
+            with self._news:
+                self._sent.intersection_update(self._waiting)
 
     def _note(self, progress: Progress) -> None:
         with self._news:
