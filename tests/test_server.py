@@ -790,10 +790,11 @@ def test_taking_out_waits_a_little_for_what_is_taken_in(
     library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("earshot.server.service.PATIENCE", 0.1)
-    go_on = threading.Event()
-    monkeypatch.setattr(library, "index", lambda paths, **_: go_on.wait(10))
+    begun, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(library, "index", lambda paths, **_: (begun.set(), go_on.wait(10)))
     with served(library) as client:
         client.post("/api/recordings?name=a.wav", content=talk("a.wav").read_bytes())
+        assert begun.wait(10)
         answer = client.delete("/api/recordings/1")
         assert answer.status_code == 503 and "being indexed" in line(answer)
         go_on.set()
