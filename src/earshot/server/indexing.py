@@ -6,11 +6,12 @@ In: a library, paths. Out: how far it is. Knows nothing of HTTP.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Condition, Lock, Thread
+from threading import Condition, Lock, Thread, get_native_id
 
 from earshot.api import Library
 from earshot.ingest import Progress, processors
@@ -27,6 +28,8 @@ DAMAGED = ("not audio", "damaged", "cut off")
 """How reasons begin that are about what is in a file, and not about reading it."""
 WORKERS = max(1, processors() // 2)
 """Threads; the other processors search."""
+NICENESS = 10
+"""By how much they stand back for those that search."""
 
 
 class _Stopped(Exception):
@@ -98,6 +101,8 @@ class Indexer:
             self._writing.release()
 
     def _work(self) -> None:
+        if sys.platform == "linux":  # where each thread has its own, which the threads that it starts take over
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
         while True:
             with self._news:
                 if self._stopped or not self._waiting:
