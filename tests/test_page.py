@@ -90,7 +90,7 @@ def address(folder: Path) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Model) as model:
         threading.Thread(target=model.serve_forever, daemon=True).start()
         process, address = served(
-            folder / "library", "--endpoint", f"http://127.0.0.1:{model.server_port}/v1", "--model", "toy"
+            folder / "library", "--endpoint", f"http://127.0.0.1:{model.server_port}/v1", "--send", "audio"
         )
         yield address
         process.terminate()
@@ -304,6 +304,17 @@ def test_an_answer_is_written_when_asked_for_and_cites_what_can_be_played(visit:
     citations.first.click()
     visit.plays_after(0)
     assert visit.page.locator("#player-name").text_content() == "council-meeting.mp3"
+
+
+def test_a_spoken_question_is_answered_too(visit: Visit) -> None:
+    visit.page.check("[value=ask]", force=True)
+    visit.page.click("#record")
+    playwright.expect(visit.page.locator("#record")).to_have_text("0:01")
+    visit.page.click("#record")
+    visit.told(re.compile("passages"))
+    visit.page.click("#answer button.filled")
+    playwright.expect(visit.page.locator("#answer .note")).to_contain_text("check it by listening")
+    playwright.expect(visit.page.locator("#answer .text")).to_contain_text("lighthouse keeper")
 
 
 def test_why_there_is_no_answer_is_told_and_it_may_be_asked_for_again(visit: Visit) -> None:

@@ -1063,6 +1063,41 @@ def test_an_answer_comes_piece_by_piece_with_its_citations(
     assert last == ("answer", {"answer": "The widow\npaid [1].", "citations": [{"number": 1, **cited}]})
 
 
+def test_a_spoken_question_is_answered_where_the_model_hears(
+    library: earshot.Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken = list[Path]()
+
+    def answer(question: Clip, passages: Sequence[Passage], endpoint: Endpoint, _: Any) -> Iterator[str | Answer]:
+        spoken.append(Path(question.path))
+        yield f"{len(audio.load(question)) / audio.SAMPLE_RATE:.1f} s"
+        yield Answer("That.", ())
+
+    monkeypatch.setattr("earshot.answer.answer", answer)
+    question = audio.wav(audio.load(Clip(str(SAMPLES / "council-meeting.mp3"), 9.0, 12.5)))
+    with served(library, endpoint=Endpoint("http://127.0.0.1:9/v1", "model", sends="audio")) as client:
+        assert client.get("/api/status").json()["hears"]
+        told = events(client.post("/api/answer?top=2", content=question).text)
+        assert [name for name, _ in told] == ["passages", "text", "answer"] and told[1][1] == "3.5 s"
+        assert told[0][1] == client.post("/api/ask?top=2", content=question).json()
+        assert client.post("/api/answer", content=b"noise").status_code == 400
+    assert len(spoken) == 1 and not spoken[0].exists()
+    with served(library, endpoint=Endpoint("http://127.0.0.1:9/v1", "model")) as client:
+        assert not client.get("/api/status").json()["hears"]
+        refused = client.post("/api/answer", content=question)
+        assert refused.status_code == 400 and "--send audio" in line(refused)
+
+
+def test_sound_that_is_no_longer_what_was_indexed_is_not_sent(library: earshot.Library, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    shutil.copy(SAMPLES / "council-meeting.mp3", path)
+    library.index(path)
+    path.write_bytes(path.read_bytes() + bytes(32_000))
+    with served(library, endpoint=Endpoint("http://127.0.0.1:9/v1", "model", sends="audio")) as client:
+        *_, (name, data) = events(client.get("/api/answer?q=who%20paid&within=a.mp3").text)
+        assert name == "error" and data["detail"].startswith(f"{path}: has changed")
+
+
 @pytest.mark.parametrize(("error", "told"), [(AnswerError("401: check the key"), "401"), (KeyError("x"), "KeyError")])
 def test_an_answer_that_breaks_off_says_why(
     answering: TestClient, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
@@ -1121,7 +1156,7 @@ def test_the_document_tells_every_route_and_what_may_go_wrong(client: TestClient
     assert told == {
         *("GET /healthz", "GET /api/status", "GET /api/recordings", "POST /api/recordings"),
         *("DELETE /api/recordings/{id}", "GET /api/find", "POST /api/find", "GET /api/ask", "POST /api/ask"),
-        *("GET /api/answer", "GET /api/audio/{id}", "GET /api/clip/{id}", "GET /api/peaks/{id}"),
+        *("GET /api/answer", "POST /api/answer", "GET /api/audio/{id}", "GET /api/clip/{id}", "GET /api/peaks/{id}"),
         *("GET /api/indexing", "GET /api/indexing/events", "POST /api/export"),
     }
     problem = {"$ref": "#/components/schemas/Problem"}

@@ -116,7 +116,7 @@ def ask(
         if all(passage.heard and not passage.words for passage in passages):
             output.complain("no word of the question is found in these: they are alike in meaning at best")
         if endpoint is not None:
-            _answer(asked, passages, endpoint, format)
+            _answer(library, asked, passages, endpoint, format)
     elif not library.recordings():
         output.complain("the library is empty; put recordings in with `earshot index PATH`")
     elif within and not library.recordings(glob_of(within)):
@@ -127,11 +127,15 @@ def ask(
         )
 
 
-def _answer(asked: str | Clip, passages: list[Passage], endpoint: Endpoint, format: str | None) -> None:
+def _answer(
+    library: Library, asked: str | Clip, passages: list[Passage], endpoint: Endpoint, format: str | None
+) -> None:
     from earshot.answer import MOST, answer
 
     if len(passages) > (most := MOST[endpoint.sends]):
         output.complain(f"only the first {most} passages are sent as {endpoint.sends}")
+    if endpoint.sends == "audio":
+        library.check_files(passage.recording for passage in passages[:most])
     output.show_answer(answer(asked, passages, endpoint), format)
 
 

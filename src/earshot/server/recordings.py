@@ -58,6 +58,7 @@ async def status(service: Served) -> StatusRow:
         seconds=round(seconds, 3),
         speech_seconds=round(speech_seconds, 3),
         answers=service.endpoint is not None,
+        hears=service.endpoint is not None and service.endpoint.sends == "audio",
     )
 
 

@@ -34,12 +34,14 @@ class Health(BaseModel):
 
 
 class StatusRow(BaseModel):
-    """What the library holds. `answers`: whether /api/answer has an endpoint to send passages to."""
+    """What the library holds. `answers`: whether /api/answer has an endpoint to send passages to; `hears`: whether
+    they go there as sound, and questions may too."""
 
     recordings: int
     seconds: float
     speech_seconds: float
     answers: bool
+    hears: bool
 
 
 class Identified(BaseModel):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
@@ -21,6 +21,9 @@ from earshot.server.schemas import HitRow, Id, PassageRow, Text, Time, shown
 from earshot.server.service import ALWAYS, EVENTS, Served, Service, in_turn, problems, unexpected
 from earshot.server.uploads import body_in_file
 from earshot.types import Answer, Clip, EarshotError, Passage, QueryError
+
+if TYPE_CHECKING:
+    from earshot.answer import Endpoint
 
 router = APIRouter(prefix="/api", responses=ALWAYS)
 Top = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
@@ -97,13 +100,44 @@ async def answer(request: Request, service: Served, q: Text, top: Top = 5, withi
     Events: `passages`, as /api/ask; `text`, pieces of the answer, a JSON string each; `answer`, all of it with its
     citations; or `error` with a detail.
     """
-    if service.endpoint is None:
-        raise HTTPException(404, "no endpoint to answer with: start the server with --endpoint URL --model NAME")
+    _endpoint(service)
     passages = await _asked(request, service, q, top, within)
     return StreamingResponse(_answered(service, q, passages), media_type="text/event-stream")
 
 
-async def _answered(service: Service, question: str, passages: Sequence[Passage]) -> AsyncIterator[str]:
+@router.post(
+    "/answer",
+    responses={200: EVENTS, **problems(400, 404, 408, 422, 503, 507)},
+    response_class=StreamingResponse,
+    openapi_extra=AUDIO_BODY,
+)
+async def answer_spoken(request: Request, service: Served, top: Top = 5, within: Within = None) -> StreamingResponse:
+    """The same for the spoken question in the body, where the server's model hears (--send audio)."""
+    if _endpoint(service).sends != "audio":
+        raise QueryError("the model reads, and cannot hear a spoken question: type it, or start with --send audio")
+    async with AsyncExitStack() as kept:
+        question = Clip(str(await kept.enter_async_context(body_in_file(request))))
+        passages = await _asked(request, service, question, top, within)
+        answered = _answered(service, question, passages, kept.pop_all())
+        return StreamingResponse(answered, media_type="text/event-stream")
+
+
+def _endpoint(service: Service) -> Endpoint:
+    if service.endpoint is None:
+        raise HTTPException(404, "no endpoint to answer with: start the server with --endpoint URL --model NAME")
+    return service.endpoint
+
+
+async def _answered(
+    service: Service, question: str | Clip, passages: Sequence[Passage], kept: AsyncExitStack | None = None
+) -> AsyncIterator[str]:
+    """The events of an answer; what is `kept` for it is let go of at its end."""
+    async with kept or AsyncExitStack():
+        async for one in _events(service, question, passages):
+            yield one
+
+
+async def _events(service: Service, question: str | Clip, passages: Sequence[Passage]) -> AsyncIterator[str]:
     rows = [row.model_dump() for row in PassageRow.of_all(passages)]
     yield event("passages", rows)
     try:

@@ -22,7 +22,7 @@ from earshot.database import DATABASE
 from earshot.server.indexing import Indexer
 from earshot.server.schemas import Problem
 from earshot.server.uploads import sweep
-from earshot.types import Answer, EarshotError, Passage, Recording, Seconds
+from earshot.types import Answer, Clip, EarshotError, Passage, Recording, Seconds
 
 if TYPE_CHECKING:
     from earshot.answer import Endpoint
@@ -77,12 +77,14 @@ class Service:
                 Path(recording.path).unlink(missing_ok=True)
 
     @contextmanager
-    def answer(self, question: str, passages: Sequence[Passage]) -> Iterator[asyncio.Queue[str | Answer | Exception]]:
+    def answer(
+        self, question: str | Clip, passages: Sequence[Passage]
+    ) -> Iterator[asyncio.Queue[str | Answer | Exception]]:
         """An answer piece by piece, last all of it or what went wrong; it stops when nobody waits for it any more.
 
         There is an endpoint. Its thread is one of its own: a shutdown does not wait for what others may never say.
         """
-        from earshot.answer import Stop, answer
+        from earshot.answer import MOST, Stop, answer
 
         assert self.endpoint is not None
         loop, pieces, stop = asyncio.get_running_loop(), asyncio.Queue[str | Answer | Exception](), Stop()
@@ -90,6 +92,8 @@ class Service:
         def work(endpoint: Endpoint) -> None:
             with suppress(RuntimeError):  # the loop has ended
                 try:
+                    if endpoint.sends == "audio":
+                        self.library.check_files(passage.recording for passage in passages[: MOST["audio"]])
                     for piece in answer(question, passages, endpoint, stop):
                         loop.call_soon_threadsafe(pieces.put_nowait, piece)
                 except Exception as error:

@@ -33,9 +33,14 @@ export function search({ mode, q, like, start, end, sound }, signal) {
   return json(`api/${mode}?${query({ ...wanted, ...limits })}`, { signal });
 }
 
-/** The answer to a question, {answer, citations}; `onText(piece)` is told of it as it is written. */
-export async function answer(q, onText, signal) {
-  const response = await request(`api/answer?${query({ q, top: PASSAGES })}`, { signal });
+/** The answer to a question, typed or a Blob, {answer, citations}; `onText(piece)` is told of it as it is written. */
+export async function answer(question, onText, signal) {
+  const spoken = question instanceof Blob;
+  const values = spoken ? { top: PASSAGES } : { q: question, top: PASSAGES };
+  const response = await request(`api/answer?${query(values)}`, {
+    signal,
+    ...(spoken && { method: "POST", body: question }),
+  });
   for await (const { name, data } of events(response)) {
     if (name === "text") onText(data);
     if (name === "answer") return data;

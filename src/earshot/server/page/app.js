@@ -17,7 +17,7 @@ const form = $("#search");
 const box = $("#query");
 const threshold = $("#threshold");
 let chosenMode = null; // what the user chose; the box decides otherwise
-let answers = false; // whether the server has a model that writes answers
+let model = { answers: false, hears: false }; // what the server has to write answers with
 let view = null; // Hits or Passages: what is shown
 let current = null; // the hit or passage that was last gone to
 let searching = new AbortController();
@@ -162,7 +162,7 @@ function show(search, found) {
   view.show(found, recordings.byId);
   $("#results").hidden = false;
   $("#least").hidden = $("#export").hidden = asked || !found.length;
-  answerPanel.offer(asked && answers && found.length ? search.q : null);
+  answerPanel.offer(asked && found.length ? answerable(search) : null);
   if (asked)
     $("#count").textContent = found.length
       ? `${count(found.length, "passage")} that may answer, best first`
@@ -171,6 +171,11 @@ function show(search, found) {
   if (!view.best) return player.close();
   visit(view.best, false);
   if (document.activeElement === box) view.best.chip.focus({ preventScroll: true }); // so that keys work at once
+}
+
+/** The question as the server's model takes it, if it has one. */
+function answerable({ q, sound }) {
+  return (model.answers && q) || (model.hears && sound) || null;
 }
 
 function showNothing() {
@@ -308,7 +313,7 @@ document.addEventListener("drop", (event) => {
 window.addEventListener("popstate", fromAddress);
 
 try {
-  answers = (await api.status()).answers;
+  model = await api.status();
   await recordings.load();
   await fromAddress();
   await recordings.resume();
