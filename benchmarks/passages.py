@@ -186,10 +186,10 @@ def heard(encoder: PassageEncoder) -> Reader:
     return cache(read)
 
 
-def trained(path: Path, word: WordEncoder) -> Reader:
+def trained(path: Path, word: WordEncoder, *, reads: bool = False) -> Reader:
     """What a checkpoint of `earshot.train.clsr` makes of it, in torch: a stage, an ablation, or a dual encoder, which
     hears no words. Tokens are those that are likelier than none, as in training; at run time `cif.told` weighs them.
-    EarshotError where it is none."""
+    reads: what its text encoder makes of the right transcript. EarshotError where it is none."""
 
     def read(test: Passages) -> Told:
         import torch
@@ -208,6 +208,9 @@ def trained(path: Path, word: WordEncoder) -> Reader:
 
         texts, vectors = [], []
         began = time.process_time()
+        if reads:
+            known = ask(test.texts)
+            return Told(list(test.texts), known, time.process_time() - began, ask=ask)
         with torch.no_grad():
             for samples in test.samples:
                 (frames,) = word.frames([log_mel(samples)])
@@ -334,7 +337,7 @@ def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: floa
     "--contender",
     "names",
     multiple=True,
-    help="earshot, text, sphinx, whisper; with -meaning, -words, -bm25, -spoken.",
+    help="earshot, text, sphinx, whisper; with -meaning, -words, -bm25, -spoken. NAME-text: by a checkpoint's own.",
 )
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Scratch folder, outside the checkout.")
 @click.option("--results", "folder", type=click.Path(path_type=Path), default=store.FOLDER)
@@ -365,6 +368,7 @@ def main(
         contenders = {f"{who}{end}": (reader, how) for who, reader in readers.items() for end, how in ranked.items()}
         for name, _, path in (of.partition("=") for of in checkpoints):
             contenders[name] = trained(Path(path), encoder.word), ranked["-meaning"]
+            contenders[f"{name}-text"] = trained(Path(path), encoder.word, reads=True), ranked["-meaning"]
             names = (*names, name)
         for test in (read_passages(name, speech) for name in tests):
             hours = float(test.lengths.sum()) / 3600

@@ -15,10 +15,12 @@ own models, "whisper" faster-whisper. How questions are compared: by meaning, ve
 (paper B); by words, BM25 over word pieces, for Earshot over words that are sought in the sound, counted by their
 chances; by both, as `earshot ask` does it (no ending), also with questions that another voice speaks ("-spoken"); by
 BM25 of the library bm25s over whole words. Other names are checkpoints, in torch and by meaning: "pretrain" of stage 1
-alone, and what recipes/passage-ablation.toml makes of it in 300 steps. All passages of a test are one pool, with one
-question for each: recall at 1, 5 and 10 and mean reciprocal rank from question to passage, recall at 1 back. Tests
-without questions are asked for five rare words of each passage. WER: of the words heard. Seconds: processor time for an
-hour of speech; milliseconds: the same for a question to all of the pool. Others used the machine too: compare ratios.
+alone, and what recipes/passage-ablation.toml makes of it in 300 steps; of drcd, what recipes/drcd.toml makes of its
+own speech alone, with a text encoder from random weights ("-text": of the right transcript). All passages of a test are
+one pool, with one question for each: recall at 1, 5 and 10 and mean reciprocal rank from question to passage, recall at
+1 back. Tests without questions are asked for five rare words of each passage. WER: of the words heard, in Mandarin of
+characters. Seconds: processor time for an hour of speech; milliseconds: the same for a question to all of the pool.
+Others used the machine too: compare ratios.
 """
 COLUMNS = (
     "question_r1",
@@ -58,15 +60,20 @@ def _documents(test: str, rows: Sequence[Row]) -> Iterator[str]:
     yield f"{rows[0]['questions']} questions, {count} documents, {hours:.2f} h. Share of questions whose answer is in"
     yield "the first 1, 3 and 5 passages of its document (and of all documents); in brackets their share of a document."
     yield "With transcripts, what Earshot hears still counts a fifth. Seconds are without those of PocketSphinx."
+    minutes, own = 60 * hours / count, rows[0]["document"]
+    yield f"Who reads or hears everything has {minutes:.1f} minutes before them; the first passage is"
+    yield f"{minutes * own['share1']:.1f}, the first five are {minutes * own['share5']:.1f}, and to rank them takes ms:"
     yield ""
     tops = ("top 1", "top 3", "top 5")
-    yield _line("transcripts", *tops, *(f"of all: {top}" for top in tops), "ms a question", "seconds an hour")
-    yield _line(*["---"] * 9)
+    yield _line(
+        "transcripts", *tops, *(f"of all: {top}" for top in tops), "ms a question", "of all: ms", "seconds an hour"
+    )
+    yield _line(*["---"] * 10)
     for row in rows:
         own, every = row["document"], row["library"]
         within = (f"{own[f'top{k}']} ({own[f'share{k}']})" for k in (1, 3, 5))
         name = {"earshot": "none", "text": "right", "sphinx": "PocketSphinx's"}.get(row["contender"], row["contender"])
-        times = (every["question_ms"], row.get("seconds_per_hour", "-"))
+        times = (own.get("question_ms", "-"), every["question_ms"], row.get("seconds_per_hour", "-"))
         yield _line(name, *within, *(every[f"top{k}"] for k in (1, 3, 5)), *times)
     yield ""
 
