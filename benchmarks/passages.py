@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import bm25s
 import click
@@ -30,7 +30,7 @@ from pocketsphinx import Decoder
 from benchmarks import store
 from benchmarks.run import current_origin
 from earshot import bm25, encoders, metrics
-from earshot.ask import expected_counts, similarity, telling_words
+from earshot.ask import expected_counts, similarity, telling_examples, telling_words
 from earshot.audio import SAMPLE_RATE, load
 from earshot.encoders.passage import PassageEncoder, load_passage, stacked
 from earshot.encoders.text import TextEncoder
@@ -38,6 +38,7 @@ from earshot.encoders.word import WordEncoder
 from earshot.features import log_mel
 from earshot.frames import FrameTable
 from earshot.places import Haystack
+from earshot.query import Query, typed_queries
 from earshot.search import spot
 from earshot.types import Clip, EarshotError, Recording
 
@@ -49,6 +50,7 @@ SPOKEN = "-spoken"
 SHORTEST = 6
 """Words of a passage that is asked for by its words."""
 Floats = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class Told:
     seconds: float
     shared: Callable[[Sequence[str]], NDArray[Any]] | None = None
     """Questions -> scores (q, p)."""
+    aloud: Callable[[Sequence[Path]], NDArray[Any]] | None = None
+    """The same of spoken questions, where these are more than what is heard of them."""
     ask: Callable[[Sequence[str]], NDArray[Any]] | None = None
 
 
@@ -147,7 +151,9 @@ def rankers(encoder: PassageEncoder) -> dict[str, Ranker]:
         if not test.spoken:
             raise EarshotError(f"{test.name}: nobody speaks its questions")
         tokens = [encoder.listen(load(Clip(str(path)))).tokens for path in test.spoken]
-        return by_both(told, replace(test, questions=tuple(encoder.read(of) for of in tokens)))
+        heard = replace(test, questions=tuple(encoder.read(of) for of in tokens))
+        shared = told.aloud(test.spoken) if told.aloud else by_words(told, heard)
+        return similarity(by_meaning(told, heard), shared)
 
     return {"": by_both, "-meaning": by_meaning, "-words": by_words, "-bm25": by_bm25, SPOKEN: aloud}
 
@@ -174,16 +180,26 @@ def heard(encoder: PassageEncoder) -> Reader:
         seconds = time.process_time() - began
         recordings = {k: Recording(k, test.ids[k], test.lengths[k], test.lengths[k]) for k in rows.tolist()}
 
-        def score(question: str) -> NDArray[Any]:
-            words = telling_words(question, encoder.word.lexicon)
-            hits = spot(haystack, words, encoder.word, recordings)
+        def score(sought: Sequence[Sequence[Query]]) -> NDArray[Any]:
+            hits = spot(haystack, sought, encoder.word, recordings)
             counts = expected_counts(hits, list(recordings.values()), rows, starts, test.lengths + 1)
             return bm25.scores(counts, test.lengths)
 
+        def typed(question: str) -> NDArray[Any]:
+            return score(typed_queries(telling_words(question, encoder.word.lexicon), encoder.word))
+
+        def aloud(path: Path) -> NDArray[Any]:
+            asked = encoder.frames(load(Clip(str(path))))
+            return score(telling_examples(asked, encoder.words(encoder.hear(asked)), encoder.word))
+
         texts = [encoder.read(of) for of in tokens]
-        return Told(texts, vectors, seconds, lambda questions: np.stack([score(question) for question in questions]))
+        return Told(texts, vectors, seconds, _of_each(typed), _of_each(aloud))
 
     return cache(read)
+
+
+def _of_each(score: Callable[[T], NDArray[Any]]) -> Callable[[Sequence[T]], NDArray[Any]]:
+    return lambda questions: np.stack([score(question) for question in questions])
 
 
 def trained(path: Path, word: WordEncoder, *, reads: bool = False) -> Reader:
@@ -296,7 +312,7 @@ def _told(text: TextEncoder, texts: Sequence[str], test: Passages, seconds: floa
     def score(question: str) -> NDArray[Any]:
         return bm25.scores(index.counts(sorted(set(text.pieces.ids(question)))), test.lengths)
 
-    return Told(list(texts), vectors, seconds, lambda questions: np.stack([score(question) for question in questions]))
+    return Told(list(texts), vectors, seconds, _of_each(score))
 
 
 def score(name: str, reader: Reader, ranker: Ranker, test: Passages, hours: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from earshot.heard import Heard
 from earshot.library import EncoderIdentity, Fingerprint, Store
 from earshot.passages import read
 from earshot.search import matches
-from earshot.types import Clip, Hit, LibraryError, QueryError
+from earshot.types import Clip, Hit, LibraryError, QueryError, Span
 
 DIM = 9
 
@@ -38,9 +38,15 @@ class Reader:
     def embed_tokens(self, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
         return np.eye(DIM, dtype=np.float32)[[text[0] for text in texts]].reshape(-1, DIM)
 
-    def listen(self, clip: NDArray[np.float32]) -> passage.Heard:
+    def frames(self, clip: NDArray[np.float32]) -> NDArray[np.int8]:
         loud = round(float(np.abs(clip).max()) * 8)
-        return passage.Heard(np.full(int(loud > 0), loud + 1), np.zeros(int(loud > 0)))
+        return np.full((int(loud > 0), 1), loud, np.int8)
+
+    def hear(self, frames: NDArray[np.int8]) -> passage.Heard:
+        return passage.Heard(frames[:, 0].astype(np.int64) + 1, np.ones(len(frames)))
+
+    def words(self, heard: passage.Heard) -> list[tuple[str, Span]]:
+        return [(self.read(heard.tokens), Span(0.0, 1.0))]
 
     def read(self, tokens: NDArray[np.int64]) -> str:
         return " ".join("-abcdefgh"[k] for k in tokens)
@@ -58,15 +64,22 @@ class Finder:
     def version(self) -> int:
         return self.store.version()
 
-    def spot(self, words: list[str], within: str | None) -> list[list[Hit]]:
+    def spot(self, sought: list[list[str]], within: str | None) -> list[list[Hit]]:
         return [
             [
                 Hit(self.recordings[id], at, at, 0.5, chance, word)
                 for id, at, chance in self.places.get(word, [])
                 if within is None or matches(self.recordings[id], within)
             ]
-            for word in words
+            for (word,) in sought
         ]
+
+
+@pytest.fixture(autouse=True)
+def _queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query is its word."""
+    monkeypatch.setattr("earshot.ask.typed_queries", lambda words, _: [[word] for word in words])
+    monkeypatch.setattr("earshot.ask.telling_examples", lambda _, words, __: [[word] for word, _ in words])
 
 
 STRETCHES = [Stretch(10.0 * k, np.zeros((200, DIM), np.int8)) for k in range(8)]

@@ -22,7 +22,7 @@ from earshot.features import N_MELS, Floats
 from earshot.frames import FrameTable
 from earshot.library import EncoderIdentity, Fingerprint, Store, Stretch
 from earshot.pronounce import PHONES, pronounce
-from earshot.query import Query, example_queries, typed_query
+from earshot.query import Query, example_queries, typed_queries, typed_query
 from earshot.search import Searcher
 from earshot.types import Clip, EarshotError, QueryError
 
@@ -131,11 +131,13 @@ def test_every_place_is_one_hit_and_others_are_far_less_probable(searcher: Searc
 
 def test_several_words_are_spotted_at_once_where_each_is_found(searcher: Searcher) -> None:
     words = ["telescope", "seven", "fund"]
-    for word, hits in zip(words, searcher.spot(words), strict=True):
+    for word, hits in zip(words, searcher.spot(typed_queries(words, searcher.encoder)), strict=True):
         likely = sorted((hit for hit in hits if hit.probability > 0.2), key=lambda hit: -hit.probability)
         assert likely and likely == searcher.find(word, top=None, threshold=0.2)
-    assert searcher.spot([]) == [] and searcher.spot(["seven", "x" * 200, "谁"], "gone.wav") == [[], [], []]
-    (there,) = searcher.spot(["telescope"], "talk.wav")
+    nowhere = typed_queries(["seven", "x" * 200, "谁"], searcher.encoder)
+    assert [len(ways) for ways in nowhere] == [1, 0, 0] and searcher.spot(nowhere, "gone.wav") == [[], [], []]
+    assert searcher.spot([]) == [] and searcher.spot(nowhere[1:]) == [[], []]
+    (there,) = searcher.spot(typed_queries(["telescope"], searcher.encoder), "talk.wav")
     assert there and all(hit.recording.path.endswith("talk.wav") for hit in there)
 
 
@@ -143,9 +145,10 @@ def test_more_places_are_looked_at_of_a_word_that_is_said_often(searcher: Search
     from earshot import search
 
     monkeypatch.setattr(search, "SPOTTED", (1,))
-    (few,) = searcher.spot(["seven"])
+    seven = typed_queries(["seven"], searcher.encoder)
+    (few,) = searcher.spot(seven)
     monkeypatch.setattr(search, "SPOTTED", (1, 100))
-    (all_of_them,) = searcher.spot(["seven"])
+    (all_of_them,) = searcher.spot(seven)
     assert len(few) == 1 < sum(hit.probability > 0.2 for hit in all_of_them)
 
 

@@ -44,6 +44,12 @@ def test_word_pieces(text: str, expected: str) -> None:
     assert pieces_of(text) == expected.split()
 
 
+def test_word_pieces_of_a_word_go_together() -> None:
+    pieces = WordPiece(("the", "tele", "##scope", "'", "s", "##s"), lower=True)
+    for ids, words in (([0, 1, 2, 3, 4, 0], ["the", "telescope's", "the"]), ([2, 5, 0], ["scopes", "the"]), ([], [])):
+        assert [pieces.text(ids[of]) for of in pieces.words(ids)] == words
+
+
 def test_capitals_and_accents_stay_where_the_vocabulary_has_them() -> None:
     assert pieces_of("The café the", lower=False) == ["[UNK]", "[UNK]", "the"]
 

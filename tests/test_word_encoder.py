@@ -6,19 +6,24 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from earshot import encoders
+from earshot import audio, encoders
+from earshot.ask import telling_examples
 from earshot.encoders import load
 from earshot.encoders.clock import frame_count
+from earshot.encoders.towers import phone_ids
 from earshot.encoders.word import GRID, WordEncoder
 from earshot.features import SAMPLE_RATE, log_mel
+from earshot.pronounce import pronounce
 from earshot.types import Clip, EncoderError, QueryError
 
 WEIGHTS = Path(encoders.__file__).parent / "weights"
+SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +147,23 @@ def test_the_shipped_passage_encoder_hears_nothing_in_silence_and_begins_no_text
     assert not len(passages.listen(np.zeros(SAMPLE_RATE, np.float32)).tokens)
     pieces = passages.text.pieces.ids("embeddings")
     assert passages.text.pieces.pieces[pieces[1]].startswith("##") and "#" not in passages.read(pieces[1:])
+
+
+def test_misheard_words_of_a_spoken_question_are_sought_as_what_they_may_be() -> None:
+    passages = encoders.load("passage")
+    question = audio.load(Clip(str(SAMPLES / "council-meeting.mp3"), 12.5, 15.0))  # "who paid for the telescope? I ..."
+    frames = passages.frames(question)
+    words = passages.words(passages.hear(frames))
+    assert " ".join(word for word, _ in words) == passages.read(passages.hear(frames).tokens)
+    assert all(0 <= a.start < a.end == b.start for (_, a), (_, b) in pairwise(words))
+    sought = telling_examples(frames, words, passages.word)
+    assert all(ways[0].spoken and not any(way.spoken for way in ways[1:]) for ways in sought)
+    phones = [[way.states.argmax(axis=1).tolist() for way in ways[1:]] for ways in sought]
+    for word in ("telescope", "paid"):
+        (said,) = pronounce(word, most=1)
+        assert any(phone_ids(said) in of for of in phones), word
+    assert not {"who", "for", "the"}.intersection(ways[0].label for ways in sought)
+    assert telling_examples(frames[:0], [], passages.word) == []
 
 
 def test_an_example_without_speech_is_one_line(tmp_path: Path) -> None:

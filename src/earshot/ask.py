@@ -6,7 +6,8 @@ printing.
 
 A passage is like a question by its vector (paper B, arXiv 2511.09282) and by the question's words that are said in it.
 Ours: these words are sought in the sound, as `find` does it, and count by their chances, for what was misheard, names
-above all, is neither in the vector nor in the words that were heard.
+above all, is neither in the vector nor in the words that were heard. Those of a spoken question are sought as spoken
+examples, so by their sound and by all the words that they may be: that they are misheard matters little.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from numpy.typing import NDArray
 from earshot import bm25
 from earshot.audio import load
 from earshot.captions import Caption, excerpt
+from earshot.encoders.clock import FRAME_SECONDS, frame_range
 from earshot.encoders.lexicon import Lexicon
 from earshot.encoders.passage import PassageEncoder
 from earshot.encoders.towers import phone_ids
+from earshot.encoders.word import WordEncoder
 from earshot.features import Floats
 from earshot.heard import Heard
 from earshot.library import Source
 from earshot.passages import SHORT
 from earshot.pronounce import read_out
+from earshot.query import SHORTEST_EXAMPLE, Query, example_queries, typed_queries
 from earshot.search import Searcher, matches
 from earshot.types import Clip, Hit, LibraryError, Passage, QueryError, Recording, Seconds, Span
 
@@ -143,16 +147,17 @@ class Asker:
         QueryError for an empty question and a spoken one that is too long or holds no word; AudioError for one that
         cannot be read; LibraryError where the library has no passages, or another encoder's.
         """
-        tokens = self._tokens(question)
-        text = question if isinstance(question, str) else self.encoder.read(tokens)
+        tokens, sought = self._typed(question) if isinstance(question, str) else self._spoken(question)
         with self._turn:
-            return self._ranked(tokens, text, top, within)
+            return self._ranked(tokens, sought, top, within)
 
-    def _ranked(self, tokens: Ints, text: str, top: int | None, within: str | None) -> list[Passage]:
-        """Passages that may answer a question of these word pieces, best first."""
+    def _ranked(
+        self, tokens: Ints, sought: Sequence[Sequence[Query]], top: int | None, within: str | None
+    ) -> list[Passage]:
+        """Passages that may answer a question of these word pieces, and of words that are sought; best first."""
         (vector,) = self.encoder.embed_tokens([tokens])
         shelves = self._read()
-        said = self.searcher.spot(telling_words(text, self.searcher.encoder.lexicon), within)
+        said = self.searcher.spot(sought, within)
         counts = expected_counts(said, *shelves[0].spans), self._written.counts(np.unique(tokens).tolist())
         heard, written = (shelf.scores(vector, of, within) for shelf, of in zip(shelves, counts, strict=True))
         twins = self._twins >= 0
@@ -173,19 +178,23 @@ class Asker:
             found.append(replace(passage, words=tuple(_within(passage, said))))
         return found
 
-    def _tokens(self, question: str | Clip) -> Ints:
-        """The word pieces of a question."""
-        if isinstance(question, str):
-            tokens = np.array(self.encoder.text.pieces.ids(question), np.int64)
-            if not len(tokens) or not any(map(str.isalnum, question)):
-                raise QueryError("the question is empty; type one, as in 'who paid for it?'")
-            if len(tokens) > self.encoder.text.limit - 2:
-                raise QueryError(f"the question has {len(question.split())} words; ask in two sentences or so")
-            return tokens
-        said = self.encoder.listen(load(question, max_seconds=LONGEST_QUESTION)).tokens
-        if not len(said):
+    def _typed(self, question: str) -> tuple[Ints, list[list[Query]]]:
+        """The word pieces of a question, and its telling words."""
+        tokens = np.array(self.encoder.text.pieces.ids(question), np.int64)
+        if not len(tokens) or not any(map(str.isalnum, question)):
+            raise QueryError("the question is empty; type one, as in 'who paid for it?'")
+        if len(tokens) > self.encoder.text.limit - 2:
+            raise QueryError(f"the question has {len(question.split())} words; ask in two sentences or so")
+        encoder = self.searcher.encoder
+        return tokens, typed_queries(telling_words(question, encoder.lexicon), encoder)
+
+    def _spoken(self, question: Clip) -> tuple[Ints, list[list[Query]]]:
+        """The same of a spoken one, as it is heard."""
+        frames = self.encoder.frames(load(question, max_seconds=LONGEST_QUESTION))
+        heard = self.encoder.hear(frames)
+        if not len(heard.tokens):
             raise QueryError(f"{question}: no words are heard in it; give a clip of a spoken question")
-        return said
+        return heard.tokens, telling_examples(frames, self.encoder.words(heard), self.searcher.encoder)
 
     def _read(self) -> tuple[_Shelf, _Shelf]:
         """What was heard and what is written, as the library has it now."""
@@ -254,6 +263,26 @@ def telling_words(question: str, lexicon: Lexicon) -> list[str]:
         if said and prior < COMMON and word.lower() not in ASKING:
             priors.setdefault(tuple(of for of, _ in said), (prior, word))
     return [word for _, word in sorted(priors.values())[:MOST_WORDS]]
+
+
+def telling_examples(
+    frames: NDArray[np.int8], words: Iterable[tuple[str, Span]], encoder: WordEncoder
+) -> list[list[Query]]:
+    """The words of a spoken question, of these frames, that tell its passages from others; the rarest first.
+
+    Each is sought by its sound and as the words that it may be, whose priors tell how rare it is.
+    """
+    found = []
+    for word, span in words:
+        said = encoder.trim(frames[slice(*frame_range(span.start, span.end, len(frames)))])
+        if word in ASKING or len(said) * FRAME_SECONDS < SHORTEST_EXAMPLE or not encoder.speech(said).any():
+            continue
+        sound, *ways = example_queries(word, said, encoder)
+        prior = sum(way.chance * math.exp(way.words.log_prior[-1]) for way in ways)
+        if prior < math.exp(COMMON):
+            found.append((prior, [sound, *ways]))
+    found.sort(key=lambda of: of[0])
+    return [ways for _, ways in found[:MOST_WORDS]]
 
 
 def _within(passage: Passage, words: Iterable[Iterable[Hit]]) -> list[Hit]:

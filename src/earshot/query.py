@@ -7,7 +7,9 @@ Knows nothing of libraries.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,6 +98,19 @@ def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
             "name a part of it"
         )
     return [phone_query(text, ids, encoder, same=ways) for ids in ways[:SOUGHT]]
+
+
+def typed_queries(words: Sequence[str], encoder: WordEncoder) -> list[list[Query]]:
+    """The same of several words; none of one that cannot be searched for."""
+
+    def ways(word: str) -> list[Query]:
+        try:
+            return typed_query(word, encoder)
+        except QueryError:
+            return []
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(ways, words))
 
 
 def phone_query(

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from earshot.encoders.word import WordEncoder
 from earshot.library import Store
 from earshot.places import LIKELY, Haystack, Places, find_each, find_places
 from earshot.query import Query, spoken_query, typed_query
-from earshot.types import Clip, Hit, QueryError, Recording, Seconds
+from earshot.types import Clip, Hit, Recording, Seconds
 
 SPOTTED = (100, 400, 1600)
 """Spans of each pronunciation of a question's word that are aligned: more where half of them are likely."""
@@ -84,15 +82,15 @@ class Searcher:
         hits.sort(key=lambda hit: -hit.probability)
         return hits[:top]
 
-    def spot(self, words: Sequence[str], within: str | None = None) -> list[list[Hit]]:
-        """Where each of some words may be said, likely or not, in any order; nowhere for what cannot be sought."""
-        found: list[list[Hit]] = [[] for _ in words]
-        if not words:
+    def spot(self, sought: Sequence[Sequence[Query]], within: str | None = None) -> list[list[Hit]]:
+        """Where each of several things may be said, likely or not, in any order; nowhere where there is no way to."""
+        found: list[list[Hit]] = [[] for _ in sought]
+        if not any(sought):
             return found
         with self._turn:
             recordings, ids = self._those(within)
             for haystack in self._haystacks(ids):
-                for hits, here in zip(found, spot(haystack, words, self.encoder, recordings), strict=True):
+                for hits, here in zip(found, spot(haystack, sought, self.encoder, recordings), strict=True):
                     hits += here
         return found
 
@@ -148,27 +146,18 @@ def _hits(haystack: Haystack, places: Places, query: str, recordings: Mapping[in
 
 
 def spot(
-    haystack: Haystack, words: Sequence[str], encoder: WordEncoder, recordings: Mapping[int, Recording]
+    haystack: Haystack, sought: Sequence[Sequence[Query]], encoder: WordEncoder, recordings: Mapping[int, Recording]
 ) -> list[list[Hit]]:
-    """Where each of some words may be said; quicker than to find one after another, as fewer spans are aligned.
+    """Where each of several things may be said; quicker than to find one after another, as fewer spans are aligned.
 
-    More are where a word is said so often that its places may not be among them.
+    More are where one is said so often that its places may not be among them.
     """
-
-    def ways(word: str) -> list[Query]:
-        try:
-            return typed_query(word, encoder)
-        except QueryError:
-            return []
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sought = list(pool.map(ways, words))
-    found: list[list[Hit]] = [[] for _ in words]
+    found: list[list[Hit]] = [[] for _ in sought]
     left = [k for k, of in enumerate(sought) if of]
     for most in SPOTTED:
         crowded = []
         for k, places in zip(left, find_each(haystack, [sought[k] for k in left], encoder, most), strict=True):
-            found[k] = _hits(haystack, places, words[k], recordings)
+            found[k] = _hits(haystack, places, sought[k][0].label, recordings)
             if (places.chances >= LIKELY).sum() > most / 2:
                 crowded.append(k)
         if not (left := crowded):

@@ -23,7 +23,7 @@ from earshot.encoders.text import TextEncoder, load_text
 from earshot.encoders.towers import check, identity, open_network, padded, read_card
 from earshot.encoders.word import WordEncoder
 from earshot.features import Floats, log_mel
-from earshot.types import EncoderError
+from earshot.types import EncoderError, Span
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -107,10 +107,20 @@ class PassageEncoder:
         """Vectors (n, dim) of texts as word pieces (m,) each."""
         return self.text.embed_ids([tokens.tolist() for tokens in texts])
 
-    def listen(self, clip: Floats) -> Heard:
-        """The word pieces in a clip, float32 samples at 16 kHz, of a minute at most; none where there is no speech."""
+    def frames(self, clip: Floats) -> NDArray[np.int8]:
+        """What `hear` takes of the speech in a clip, float32 samples at 16 kHz; none where there is no speech."""
         (frames,) = self.word.frames([log_mel(padded(clip))])
-        return self.hear(self.word.trim(frames) if self.word.speech(frames).any() else frames[:0])
+        return self.word.trim(frames) if self.word.speech(frames).any() else frames[:0]
+
+    def listen(self, clip: Floats) -> Heard:
+        """The word pieces in a clip, float32 samples at 16 kHz, of a minute at most."""
+        return self.hear(self.frames(clip))
+
+    def words(self, heard: Heard) -> list[tuple[str, Span]]:
+        """The words that were heard, and when."""
+        edges = [0.0, *heard.ends.tolist()]
+        some = self.text.pieces.words(heard.tokens.tolist())
+        return [(self.read(heard.tokens[of]), Span(edges[of.start], edges[of.stop])) for of in some]
 
     def embed_speech(self, clips: Sequence[Floats]) -> Floats:
         """Vectors (n, dim) of clips, each float32 samples at 16 kHz."""

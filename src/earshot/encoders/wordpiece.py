@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 
 from earshot.types import EncoderError
@@ -52,6 +53,13 @@ class WordPiece:
         """What word pieces say, in words as far as they tell."""
         text = " ".join(self.pieces[k] for k in ids).removeprefix(WITHIN)
         return text.replace(f" {WITHIN}", "").replace(" ' ", "'")
+
+    def words(self, ids: Sequence[int]) -> list[slice]:
+        """Which of the pieces are a word of `text`, for each of them."""
+        pieces = [self.pieces[k] for k in ids]
+        goes_on = [piece.startswith(WITHIN) or "'" in (piece, before) for before, piece in pairwise(["", *pieces])]
+        firsts = [k for k, on in enumerate(goes_on) if not on or not k]
+        return [slice(first, last) for first, last in pairwise([*firsts, len(pieces)])]
 
     def _words(self, text: str) -> list[str]:
         text = "".join(map(_cleaned, text))
