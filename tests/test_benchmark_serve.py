@@ -53,13 +53,13 @@ FULL = {"expected_files": 9, "files": 0}
 )
 def test_replies_that_are_wrong_or_break_off_are_errors(status: int, body: bytes, length: int | None) -> None:
     with stub(FULL, status, body, length) as port:
-        load = serve.measure(port, os.getpid(), [Path(__file__)], 2, 0.3)
+        load = serve.measure(port, os.getpid(), [Path(__file__)], 2, 0.9)
     assert len(load.errors) >= 2
 
 
 def test_silent_examples_are_no_errors_and_other_searches_that_are_refused_are() -> None:
     with stub(FULL, 400, b'{"detail": "a@1-2: no speech in it"}') as port:
-        load = serve.measure(port, os.getpid(), [Path(__file__)], 2, 0.3)
+        load = serve.measure(port, os.getpid(), [Path(__file__)], 2, 0.9)
     asked = sum(len(load.waits[kind]) for kind in load.waits)
     assert len(load.errors) == asked - len(load.waits["example"]) and load.waits["example"]
 
@@ -67,4 +67,4 @@ def test_silent_examples_are_no_errors_and_other_searches_that_are_refused_are()
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_there_is_no_result_where_a_thread_has_died() -> None:
     with stub({"detail": "broken"}, 200, b"[]") as port, pytest.raises(click.ClickException, match="1 of 4 threads"):
-        serve.measure(port, os.getpid(), [Path(__file__)], 2, 0.3)
+        serve.measure(port, os.getpid(), [Path(__file__)], 2, 0.9)

@@ -561,13 +561,14 @@ print(sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[1].
 
 
 def test_help_answers_at_once() -> None:
-    def processor_seconds() -> float:
+    def processor_seconds(*command: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([*PROGRAM, "--help"], env=environment(), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, env=environment(), check=True, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    assert min(processor_seconds() for _ in range(3)) < 0.3
+    least = min(processor_seconds(sys.executable, "-c", "import click") for _ in range(3))  # as fast as the machine is
+    assert min(processor_seconds(*PROGRAM, "--help") for _ in range(3)) < max(0.3, 3 * least)
 
 
 SLOW = """
@@ -576,7 +577,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 import earshot.encoders, earshot.speech, earshot.ingest
 from conftest import ToyEncoder, loud_stretches
 toy = ToyEncoder()
-toy.delay = 0.05
+toy.delay = 0.3
 earshot.encoders.load = lambda name: toy
 earshot.speech.stretches, earshot.ingest.BATCH_FRAMES = loud_stretches, 1
 from earshot.cli import main
@@ -593,7 +594,7 @@ def test_ctrl_c_is_one_line_and_130_and_the_same_command_goes_on(run: Earshot, t
         while not stored(tmp_path / ".earshot"):
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=60)
     assert (child.returncode, out, err) == (130, "", "earshot: stopped; run the same command again to go on\n")
     done = stored(tmp_path / ".earshot")
     assert 0 < done < 60

@@ -101,11 +101,22 @@ def test_one_long_recording_keeps_all_threads_busy_within_bounds(
 
     monkeypatch.setattr("earshot.speech.stretches", endless)
     monkeypatch.setattr("earshot.audio.stream", lambda path: iter([np.zeros(960_000, np.float32)] * 20))
+    encode, met, all_here = toy.frames, set[int](), threading.Barrier(3)
+
+    def together(mels: list[Samples]) -> list[NDArray[np.int8]]:
+        """A thread waits in its first batch until all have one."""
+        found = encode(mels)
+        if threading.get_ident() not in met:
+            met.add(threading.get_ident())
+            all_here.wait(60)
+        return found
+
+    monkeypatch.setattr(toy, "frames", together)
     toy.delay = 0.002
     ingest.index(store, toy, [talk("long.wav")], workers=3)
     assert made == sum(toy.batches) == 20 * 40 * 1_500
     assert len(toy.threads) == 3
-    assert max(waiting) <= (1 + 3 + 1) * ingest.BATCH_FRAMES
+    assert max(waiting) <= (1 + 3 + 3) * ingest.BATCH_FRAMES  # the pile, and what each thread has just taken from it
     starts = [start for start, _ in next(iter(held(store).values()))]
     assert starts == sorted(starts) and len(starts) == 20 * 40
 
@@ -377,7 +388,12 @@ speech.stretches, ingest.BATCH_FRAMES = loud_stretches, 1
 toy = ToyEncoder()
 toy.delay = 0.02
 with Store.create_or_open(sys.argv[1], IDENTITY) as store:
-    ingest.index(store, toy, [sys.argv[2]], workers=2, progress=lambda state: print(state.files, flush=True))
+    def progress(state):
+        print(state.files, flush=True)
+        if state.files == 30:
+            sys.stdin.read()  # never comes to its end before it is killed
+
+    ingest.index(store, toy, [sys.argv[2]], workers=2, progress=progress)
 """
 
 
@@ -389,7 +405,7 @@ def test_kill_9_loses_nothing_stored_and_finished_files_are_not_done_again(
     places = [str(Path(__file__).parent), str(Path(earshot.__file__).parents[1])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED, str(tmp_path / "library"), str(tmp_path / "talks")]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, env=environment, stdin=-1, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if int(line) == 5:

@@ -266,7 +266,7 @@ def test_nothing_but_the_protocol_is_on_standard_output(folder: Path, tmp_path: 
         while not {1, 2, 3, 4} <= set(replies):
             reply = json.loads(child.stdout.readline())
             replies[reply.get("id")] = reply
-        rest, _ = child.communicate(timeout=30)
+        rest, _ = child.communicate(timeout=60)
     assert child.returncode == 0 and rest == "" and replies[1]["result"]["serverInfo"]["name"] == "earshot"
     assert "find" in replies[1]["result"]["instructions"]
     for number in (2, 3, 4):
@@ -284,7 +284,7 @@ def test_ctrl_c_stops_it(folder: Path) -> None:
         child.stdin.flush()
         assert json.loads(child.stdout.readline())["id"] == 1
         child.send_signal(signal.SIGINT)
-        child.wait(timeout=10)
+        child.wait(timeout=60)
         assert child.returncode == 130 and child.stderr is not None
         assert child.stderr.read() == "earshot: stopped\n"
 
