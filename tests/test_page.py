@@ -310,7 +310,7 @@ def test_an_answer_is_written_when_asked_for_and_cites_what_can_be_played(visit:
 def test_a_spoken_question_is_answered_too(visit: Visit) -> None:
     visit.page.check("[value=ask]", force=True)
     visit.page.click("#record")
-    playwright.expect(visit.page.locator("#record")).to_have_text("0:01")
+    playwright.expect(visit.page.locator("#record")).to_have_text(re.compile("^0:0[1-9]$"))
     visit.page.click("#record")
     visit.told(re.compile("passages"))
     visit.page.click("#answer button.filled")
@@ -352,12 +352,25 @@ def test_an_answer_that_is_no_longer_wanted_is_left(visit: Visit) -> None:
     assert visit.page.is_visible("#answer button.filled")
 
 
+STOPPED = """() => {
+    const button = document.querySelector("#record");
+    window.stopped = new Promise((done) => {
+        const observer = new MutationObserver(() => {
+            if (!/^0:0[1-9]$/.test(button.textContent)) return;
+            observer.disconnect();
+            done([button.className, button.ariaLabel]);
+            button.click();
+        });
+        observer.observe(button, { subtree: true, childList: true, characterData: true });
+    });
+}"""  # stops a recording after a second, however long the test is kept from it
+
+
 def test_a_word_said_to_the_microphone_is_found(visit: Visit) -> None:
+    visit.page.evaluate(STOPPED)
     visit.page.click("#record")
-    visit.page.wait_for_selector("#record.recording")
-    assert visit.page.get_attribute("#record", "aria-label") == "Stop recording and search"
-    playwright.expect(visit.page.locator("#record")).to_have_text("0:01")
-    visit.page.click("#record")
+    looks, label = visit.page.evaluate("stopped")
+    assert "recording" in looks.split() and label == "Stop recording and search"
     visit.told(re.compile("^[1-9].* like your recording in"))
     assert "lecture.opus" in visit.page.locator(".card h2:visible").all_text_contents()
     assert visit.page.locator("#record.recording").count() == 0

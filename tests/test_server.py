@@ -513,19 +513,29 @@ def test_a_playlist_does_not_lead_to_other_files(library: earshot.Library, talk:
                 load(Clip(str(lists)))
 
 
-def test_a_damaged_recording_is_named_and_the_rest_goes_in(
-    library: earshot.Library, talk: Talk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sound, index, sent = talk("long.wav", 8).read_bytes(), library.index, threading.Event()
-    monkeypatch.setattr(library, "index", lambda paths, **options: sent.wait(60) and index(paths, **options))
+def test_a_damaged_recording_is_named_and_the_rest_goes_in(library: earshot.Library, talk: Talk) -> None:
+    sound = talk("long.wav", 8).read_bytes()
     with served(library) as client:
         client.post("/api/recordings?name=cut.wav", content=sound[: len(sound) // 2])
         client.post("/api/recordings?name=whole.wav", content=sound)
-        sent.set()  # both: failures are those since it was last idle
         (failure,) = idle(client)["failures"]
         assert failure["name"] == "cut.wav" and "cut off" in failure["reason"]
         assert [path.name for path in (library.path / "recordings").iterdir()] == ["whole.wav"]
         assert "whole.wav" in ids(client)
+
+
+def test_a_failure_is_told_although_indexing_ended_before_the_next_recording_came(
+    library: earshot.Library, talk: Talk
+) -> None:
+    sound = talk("long.wav", 8).read_bytes()
+    with served(library) as client:
+        client.post("/api/recordings?name=cut.wav", content=sound[: len(sound) // 2])
+        indexer = client.app.state.service.indexer  # type: ignore[attr-defined]
+        wait_for(lambda: indexer._thread is None)
+        client.post("/api/recordings?name=whole.wav", content=sound)
+        assert [failure["name"] for failure in idle(client)["failures"]] == ["cut.wav"]
+        client.post("/api/recordings?name=more.wav", content=sound)
+        assert not idle(client)["failures"]  # it has been told
 
 
 @pytest.mark.parametrize(

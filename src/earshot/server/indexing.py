@@ -38,7 +38,7 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Indexing:
-    """How far the indexer is; `failures` are the last of those since it was last idle."""
+    """How far the indexer is; `failures` are the last of those since somebody last saw it idle."""
 
     running: bool = False
     seconds: Seconds = 0.0
@@ -61,6 +61,7 @@ class Indexer:
         self._waiting: list[str] = []
         self._sent: set[str] = set()
         self._state = Indexing()
+        self._seen_idle = False
         self._news = Condition()  # held for what is above
         self._thread: Thread | None = None
         self._stopped = False
@@ -69,6 +70,7 @@ class Indexer:
     @property
     def state(self) -> Indexing:
         with self._news:
+            self._seen_idle |= not self._state.running
             return replace(self._state, expected_files=self._state.expected_files + len(self._waiting))
 
     def add(self, path: str, *, sent: bool = False) -> None:
@@ -78,7 +80,8 @@ class Indexer:
                 self._sent.add(path)
             self._waiting.append(path)
             if self._thread is None and not self._stopped:
-                self._state = Indexing(running=True)
+                unseen = () if self._seen_idle else self._state.failures  # a file may be done before the next has come
+                self._state, self._seen_idle = Indexing(running=True, failures=unseen), False
                 self._thread = Thread(target=self._work, daemon=True)
                 self._thread.start()
 
