@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import threading
 import time
 import wave
@@ -23,6 +24,9 @@ from earshot.train.corpus import Corpus, Utterance
 
 Samples = NDArray[np.float32]
 Talk = Callable[..., Path]
+
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and what it starts, ignore it
 
 
 class ToyEncoder:

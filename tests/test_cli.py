@@ -572,8 +572,7 @@ def test_help_answers_at_once() -> None:
 
 
 SLOW = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+import sys
 import earshot.encoders, earshot.speech, earshot.ingest
 from conftest import ToyEncoder, loud_stretches
 toy = ToyEncoder()

@@ -320,12 +320,7 @@ def test_a_microphone_that_is_missing_is_one_line(run: Run, monkeypatch: pytest.
     assert (code, out) == (1, "") and "pip install '.[listen]'" in err and err.count("\n") == 1
 
 
-LISTEN = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-from earshot.cli import main
-main()
-"""
+LISTEN = "from earshot.cli import main; main()"
 
 
 def program(*arguments: str) -> subprocess.Popen[bytes]:

@@ -277,8 +277,7 @@ def test_nothing_but_the_protocol_is_on_standard_output(folder: Path, tmp_path: 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_stops_it(folder: Path) -> None:
-    script = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + PROGRAM[-1]
-    with started([sys.executable, "-c", script], folder, "library") as child:
+    with started(PROGRAM, folder, "library") as child:
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(request(1, "initialize", **HELLO) + "\n")
         child.stdin.flush()

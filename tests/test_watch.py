@@ -204,8 +204,6 @@ def test_watching_goes_on_until_it_is_stopped(library: earshot.Library, talk: Ta
 
 
 TOY = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 import earshot.encoders, earshot.speech
 from conftest import ToyEncoder, ToyPassageEncoder, loud_stretches
 toys = {"word": ToyEncoder(), "passage": ToyPassageEncoder()}

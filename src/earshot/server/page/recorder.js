@@ -2,7 +2,8 @@
 
 import { clock, icon } from "./markup.js";
 
-const AS_SAID = { echoCancellation: false, noiseSuppression: false }; // they make speech sound unlike other speech
+// what browsers do else makes speech sound unlike other speech
+const AS_SAID = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 const REASONS = { NotAllowedError: "the browser was not allowed to", NotFoundError: "there is none" };
 
 export class Recorder {
