@@ -32,7 +32,7 @@ from benchmarks.run import current_origin
 from earshot import bm25, encoders, metrics
 from earshot.ask import expected_counts, similarity, telling_examples, telling_words
 from earshot.audio import SAMPLE_RATE, load
-from earshot.encoders.passage import PassageEncoder, load_passage, stacked
+from earshot.encoders.passage import Heard, PassageEncoder, load_passage, stacked
 from earshot.encoders.text import TextEncoder
 from earshot.encoders.word import WordEncoder
 from earshot.features import log_mel
@@ -85,8 +85,8 @@ class Told:
     seconds: float
     shared: Callable[[Sequence[str]], NDArray[Any]] | None = None
     """Questions -> scores (q, p)."""
-    aloud: Callable[[Sequence[Path]], NDArray[Any]] | None = None
-    """The same of spoken questions, where these are more than what is heard of them."""
+    aloud: Callable[[Sequence[tuple[NDArray[np.int8], Heard]]], NDArray[Any]] | None = None
+    """The same of spoken questions, frames and what is heard in them, where these tell more than that."""
     ask: Callable[[Sequence[str]], NDArray[Any]] | None = None
 
 
@@ -150,9 +150,10 @@ def rankers(encoder: PassageEncoder) -> dict[str, Ranker]:
         """As by both, of the questions as they are heard where somebody speaks them."""
         if not test.spoken:
             raise EarshotError(f"{test.name}: nobody speaks its questions")
-        tokens = [encoder.listen(load(Clip(str(path)))).tokens for path in test.spoken]
-        heard = replace(test, questions=tuple(encoder.read(of) for of in tokens))
-        shared = told.aloud(test.spoken) if told.aloud else by_words(told, heard)
+        asked = [encoder.speech_frames(load(Clip(str(path)))) for path in test.spoken]
+        said = [encoder.hear(frames) for frames in asked]
+        heard = replace(test, questions=tuple(encoder.read(of.tokens) for of in said))
+        shared = told.aloud(list(zip(asked, said, strict=True))) if told.aloud else by_words(told, heard)
         return similarity(by_meaning(told, heard), shared)
 
     return {"": by_both, "-meaning": by_meaning, "-words": by_words, "-bm25": by_bm25, SPOKEN: aloud}
@@ -188,9 +189,9 @@ def heard(encoder: PassageEncoder) -> Reader:
         def typed(question: str) -> NDArray[Any]:
             return score(typed_queries(telling_words(question, encoder.word.lexicon), encoder.word))
 
-        def aloud(path: Path) -> NDArray[Any]:
-            asked = encoder.frames(load(Clip(str(path))))
-            return score(telling_examples(asked, encoder.words(encoder.hear(asked)), encoder.word))
+        def aloud(question: tuple[NDArray[np.int8], Heard]) -> NDArray[Any]:
+            frames, said = question
+            return score(telling_examples(frames, encoder.words(said), encoder.word))
 
         texts = [encoder.read(of) for of in tokens]
         return Told(texts, vectors, seconds, _of_each(typed), _of_each(aloud))

@@ -11,6 +11,7 @@ import wave
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,8 +70,11 @@ class ToyPassageEncoder:
         n = max(1, len(frames) // 25)
         return passage.Heard(np.arange(n) % 8 + 1, np.arange(1, n + 1) * len(frames) / 25 / n)
 
-    def listen(self, clip: Samples) -> passage.Heard:
-        return self.hear(np.zeros((len(clip) // 640, 8), np.int8))
+    def speech_frames(self, clip: Samples) -> NDArray[np.int8]:
+        return np.zeros((len(clip) // 640, 8), np.int8)
+
+    def words(self, heard: passage.Heard) -> list[Any]:
+        return []  # worth seeking
 
     def embed_tokens(self, texts: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
         return np.eye(8, dtype=np.float32)[[int(text[0]) - 1 for text in texts]].reshape(-1, 8)

@@ -28,7 +28,7 @@ from earshot import cli
 from earshot.answer import CONNECTING, LONGEST_TEXT, MOST, Endpoint, answer, clip_of
 from earshot.api import Library
 from earshot.audio import SAMPLE_RATE
-from earshot.types import Answer, AnswerError, AudioError, Clip, Hit, Passage, QueryError, Recording, Span
+from earshot.types import Answer, AnswerError, AudioError, Clip, GoneError, Hit, Passage, QueryError, Recording, Span
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 KEY = "sk-secret-0123456789"
@@ -638,3 +638,19 @@ def test_a_sample_is_heard_by_a_model_and_its_answer_shown_as_it_comes(model: Mo
     wanted = earshot.audio.load(clip_of(best))
     assert 10 * SAMPLE_RATE < len(heard) == len(wanted) <= 30 * SAMPLE_RATE
     assert np.abs(heard / 32767 - wanted).max() < 1e-4
+
+
+def test_clips_are_of_files_as_they_were_indexed(model: Model, talk: Talk) -> None:
+    def gone(recording: Recording) -> str:
+        raise GoneError(f"{recording.path}: has changed since it was indexed")
+
+    model.replies = [says("Me [1].")] * 2
+    path, moved = talk("a.wav", 2), talk("b.wav", 2, seed=1)
+    passages, hears = [passage(path, 0.0, 2.0)], Endpoint(model.url, sends="audio")
+    list(answer("who paid?", passages, hears, file_of=lambda _: str(moved)))
+    (heard,) = clips(model.content)
+    assert np.abs(heard / 32767 - earshot.audio.load(Clip(str(moved), 0.0, 2.0))).max() < 1e-4
+    with pytest.raises(GoneError, match=r"a\.wav: has changed"):
+        list(answer("who paid?", passages, hears, file_of=gone))
+    list(answer("who paid?", passages, Endpoint(model.url), file_of=gone))  # no sound is sent
+    assert len(model.sent) == 2

@@ -38,7 +38,7 @@ class Reader:
     def embed_tokens(self, texts: list[NDArray[np.int64]]) -> NDArray[np.float32]:
         return np.eye(DIM, dtype=np.float32)[[text[0] for text in texts]].reshape(-1, DIM)
 
-    def frames(self, clip: NDArray[np.float32]) -> NDArray[np.int8]:
+    def speech_frames(self, clip: NDArray[np.float32]) -> NDArray[np.int8]:
         loud = round(float(np.abs(clip).max()) * 8)
         return np.full((int(loud > 0), 1), loud, np.int8)
 

@@ -130,7 +130,8 @@ TEXT: Any = SimpleNamespace(
 EAR: Any = SimpleNamespace(
     text=TEXT,
     word=None,
-    listen=lambda clip: SimpleNamespace(tokens=np.array([1])),
+    speech_frames=lambda clip: clip,
+    hear=lambda frames: SimpleNamespace(tokens=np.array([1])),
     read=lambda tokens: "one",
 )
 

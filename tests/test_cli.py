@@ -37,8 +37,8 @@ class FakeSearcher:
     def __init__(self, store: Store, encoder: ToyEncoder) -> None:
         self.store, self.encoder, self.close, self.version = store, encoder, store.close, store.version
 
-    def spot(self, words: list[str], within: str | None) -> list[list[Hit]]:
-        assert not words  # to the toy's lexicon
+    def spot(self, sought: list[list[Any]], within: str | None) -> list[list[Hit]]:
+        assert not sought  # no word tells anything to the toy's lexicon
         return []
 
     def find(self, query: str | Clip, *, top: int | None, threshold: float | None, within: str | None) -> list[Hit]:

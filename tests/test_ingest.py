@@ -405,7 +405,7 @@ def test_kill_9_loses_nothing_stored_and_finished_files_are_not_done_again(
     places = [str(Path(__file__).parent), str(Path(earshot.__file__).parents[1])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED, str(tmp_path / "library"), str(tmp_path / "talks")]
-    with subprocess.Popen(command, env=environment, stdin=-1, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if int(line) == 5:

@@ -618,7 +618,9 @@ def test_too_large_a_body_is_refused_early_or_when_it_shows(library: earshot.Lib
         for wrong in (b"-1", b"1e3", b"x", b"9" * 5000):
             assert not exchange(address, head + b"Content-Length: " + wrong + b"\r\n\r\n").startswith(b"HTTP/1.1 2")
     with served(library) as client:
-        assert client.post("/api/find", content=bytes(33 << 20)).status_code == 413
+        for path, within in (("find", 400), ("ask", 400), ("answer", 404)):
+            assert client.post(f"/api/{path}", content=bytes(2 << 20)).status_code == within
+            assert client.post(f"/api/{path}", content=bytes(33 << 20)).status_code == 413
         assert client.post("/api/export", content=bytes(2 << 20)).status_code == 413
 
 
@@ -1080,7 +1082,7 @@ def answering(library: earshot.Library) -> Iterator[TestClient]:
 def test_an_answer_comes_piece_by_piece_with_its_citations(
     answering: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def answer(question: str, passages: Sequence[Passage], endpoint: Endpoint, _: Any) -> Iterator[str | Answer]:
+    def answer(question: str, passages: Sequence[Passage], endpoint: Endpoint, *_: Any) -> Iterator[str | Answer]:
         assert question == "who paid?" and endpoint.model == "model"
         yield "The widow"
         yield "\npaid [1]."
@@ -1102,7 +1104,7 @@ def test_a_spoken_question_is_answered_where_the_model_hears(
 ) -> None:
     spoken = list[Path]()
 
-    def answer(question: Clip, passages: Sequence[Passage], endpoint: Endpoint, _: Any) -> Iterator[str | Answer]:
+    def answer(question: Clip, passages: Sequence[Passage], endpoint: Endpoint, *_: Any) -> Iterator[str | Answer]:
         spoken.append(Path(question.path))
         yield f"{len(audio.load(question)) / audio.SAMPLE_RATE:.1f} s"
         yield Answer("That.", ())

@@ -152,7 +152,7 @@ def test_the_shipped_passage_encoder_hears_nothing_in_silence_and_begins_no_text
 def test_misheard_words_of_a_spoken_question_are_sought_as_what_they_may_be() -> None:
     passages = encoders.load("passage")
     question = audio.load(Clip(str(SAMPLES / "council-meeting.mp3"), 12.5, 15.0))  # "who paid for the telescope? I ..."
-    frames = passages.frames(question)
+    frames = passages.speech_frames(question)
     words = passages.words(passages.hear(frames))
     assert " ".join(word for word, _ in words) == passages.read(passages.hear(frames).tokens)
     assert all(0 <= a.start < a.end == b.start for (_, a), (_, b) in pairwise(words))

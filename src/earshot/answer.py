@@ -13,14 +13,14 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from earshot import audio
-from earshot.types import Answer, AnswerError, Citation, Clip, Passage, QueryError, Seconds, Span
+from earshot.types import Answer, AnswerError, Citation, Clip, Passage, QueryError, Recording, Seconds, Span
 
 if TYPE_CHECKING:
     import httpx
@@ -150,14 +150,19 @@ class Stop:
 
 
 def answer(
-    question: str | Clip, passages: Sequence[Passage], endpoint: Endpoint, stop: Stop | None = None
+    question: str | Clip,
+    passages: Sequence[Passage],
+    endpoint: Endpoint,
+    stop: Stop | None = None,
+    file_of: Callable[[Recording], str] | None = None,
 ) -> Iterator[str | Answer]:
     """Ask the model at `endpoint`; yield its text piece by piece as it arrives, last the `Answer`.
 
     The first `MOST` of the passages are sent: their words, or clips of them. A spoken question goes to models that
     hear. Raises AnswerError, one line, for whatever goes wrong there, also after pieces were yielded; AudioError for
     a clip that cannot be read; QueryError for a spoken question to a model that reads.
-    `stop`, called in another thread, makes it raise AnswerError at once.
+    `stop`, called in another thread, makes it raise AnswerError at once. `file_of`, a Library's: whence the clips of a
+    recording are, and what it raises, GoneError where that is not what was indexed; its path as it is unless told.
     """
     require()
     import httpx
@@ -167,7 +172,7 @@ def answer(
     passages = passages[: MOST[endpoint.sends]]
     if not passages:
         raise AnswerError("there are no passages to answer from; ask something that is found")
-    content = _heard(question, passages) if endpoint.sends == "audio" else _read(question, passages)
+    content = _heard(question, passages, file_of) if endpoint.sends == "audio" else _read(question, passages)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": content}], "stream": True}
     if endpoint.model:
         body["model"] = endpoint.model
@@ -251,11 +256,15 @@ def _read(question: object, passages: Sequence[Passage]) -> str:
     return "\n\n".join([*parts, f"Question: {question}"])
 
 
-def _heard(question: str | Clip, passages: Sequence[Passage]) -> list[dict[str, Any]]:
+def _heard(
+    question: str | Clip, passages: Sequence[Passage], file_of: Callable[[Recording], str] | None
+) -> list[dict[str, Any]]:
     """The request to a model that hears."""
     parts = [_text(_PROMPT)]
     for number, passage in enumerate(passages, 1):
         clip = clip_of(passage)
+        if file_of is not None:
+            clip = replace(clip, path=file_of(passage.recording))
         parts += [_text(_title(number, passage, clip.start or 0.0, clip.end or passage.end)), _sound(clip)]
     if isinstance(question, str):
         return [*parts, _text(f"Question: {question}")]

@@ -195,11 +195,6 @@ class Library:
             raise GoneError(f"{name}: cannot be read ({error.strerror}); put it back, or index it again") from error
         return path
 
-    def check_files(self, recordings: Iterable[Recording]) -> None:
-        """GoneError, as `file_of`, for the first of some recordings whose file is not what was indexed."""
-        for recording in {recording.id: recording for recording in recordings}.values():
-            self.file_of(recording)
-
     def remove(self, paths: Paths) -> list[str]:
         """Take recordings, and what is remembered of files that failed, out of the library; return their paths.
 

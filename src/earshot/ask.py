@@ -13,10 +13,12 @@ examples, so by their sound and by all the words that they may be: that they are
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,7 @@ from earshot.heard import Heard
 from earshot.library import Source
 from earshot.passages import SHORT
 from earshot.pronounce import read_out
-from earshot.query import SHORTEST_EXAMPLE, Query, example_queries, typed_queries
+from earshot.query import SHORTEST_EXAMPLE, Likely, Query, example_queries, likely_words, typed_queries
 from earshot.search import Searcher, matches
 from earshot.types import Clip, Hit, LibraryError, Passage, QueryError, Recording, Seconds, Span
 
@@ -190,7 +192,7 @@ class Asker:
 
     def _spoken(self, question: Clip) -> tuple[Ints, list[list[Query]]]:
         """The same of a spoken one, as it is heard."""
-        frames = self.encoder.frames(load(question, max_seconds=LONGEST_QUESTION))
+        frames = self.encoder.speech_frames(load(question, max_seconds=LONGEST_QUESTION))
         heard = self.encoder.hear(frames)
         if not len(heard.tokens):
             raise QueryError(f"{question}: no words are heard in it; give a clip of a spoken question")
@@ -266,23 +268,38 @@ def telling_words(question: str, lexicon: Lexicon) -> list[str]:
 
 
 def telling_examples(
-    frames: NDArray[np.int8], words: Iterable[tuple[str, Span]], encoder: WordEncoder
+    frames: NDArray[np.int8], words: Sequence[tuple[str, Span]], encoder: WordEncoder
 ) -> list[list[Query]]:
     """The words of a spoken question, of these frames, that tell its passages from others; the rarest first.
 
-    Each is sought by its sound and as the words that it may be, whose priors tell how rare it is.
+    Each is sought by its sound and as the words that it may be, whose priors tell how rare it is. One that is said
+    again is sought once.
     """
-    found = []
-    for word, span in words:
+
+    def hear(word: str, span: Span) -> _Example | None:
         said = encoder.trim(frames[slice(*frame_range(span.start, span.end, len(frames)))])
         if word in ASKING or len(said) * FRAME_SECONDS < SHORTEST_EXAMPLE or not encoder.speech(said).any():
-            continue
-        sound, *ways = example_queries(word, said, encoder)
-        prior = sum(way.chance * math.exp(way.words.log_prior[-1]) for way in ways)
-        if prior < math.exp(COMMON):
-            found.append((prior, [sound, *ways]))
-    found.sort(key=lambda of: of[0])
-    return [ways for _, ways in found[:MOST_WORDS]]
+            return None
+        likely = likely_words(said, encoder)
+        chances = likely.chances[:-1].astype(np.float64) + 1e-12
+        prior = float(np.exp(encoder.lexicon.log_prior[likely.rows]) @ (chances / chances.sum()))
+        return _Example(prior, int(likely.rows[chances.argmax()]), word, said, likely)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = [example for example in pool.map(hear, *zip(*words, strict=True)) if example] if words else []
+        telling = {example.row: example for example in reversed(found) if example.prior < math.exp(COMMON)}
+        rarest = sorted(telling.values(), key=lambda example: example.prior)[:MOST_WORDS]
+        return list(pool.map(lambda of: example_queries(of.word, of.said, encoder, of.likely), rarest))
+
+
+class _Example(NamedTuple):
+    """A word of a spoken question: how common it is, the row of what it likeliest is, what was heard, its frames."""
+
+    prior: float
+    row: int
+    word: str
+    said: NDArray[np.int8]
+    likely: Likely
 
 
 def _within(passage: Passage, words: Iterable[Iterable[Hit]]) -> list[Hit]:

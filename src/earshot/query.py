@@ -163,11 +163,28 @@ def spoken_query(clip: Clip, encoder: WordEncoder) -> list[Query]:
     return example_queries(str(clip), example_frames(clip, encoder), encoder)
 
 
-def example_queries(label: str, frames: NDArray[np.int8], encoder: WordEncoder) -> list[Query]:
-    """The queries that the frames (n, frame_dim) of a spoken word are: its sound, then words that it may be."""
+class Likely(NamedTuple):
+    """Words that an example may be: rows of the lexicon (n,), and chances (n + 1,) of each and, last, of none."""
+
+    rows: NDArray[np.int64]
+    chances: Floats
+
+
+def likely_words(frames: NDArray[np.int8], encoder: WordEncoder) -> Likely:
+    """What the frames (n, frame_dim) of a spoken word may be."""
     rows, features = hypotheses(frames, encoder)
     evidence = np.append(features @ encoder.heard_calibration[:-1], encoder.heard_calibration[-1])
-    chances = np.exp(evidence - np.logaddexp.reduce(evidence)).astype(np.float32)
+    return Likely(rows, np.exp(evidence - np.logaddexp.reduce(evidence)).astype(np.float32))
+
+
+def example_queries(
+    label: str, frames: NDArray[np.int8], encoder: WordEncoder, likely: Likely | None = None
+) -> list[Query]:
+    """The queries that the frames (n, frame_dim) of a spoken word are: its sound, then words that it may be.
+
+    likely: what `likely_words` makes of them, where that is known.
+    """
+    rows, chances = likely or likely_words(frames, encoder)
     vector = encoder.pool(frames)
     lengths = grid_lengths(len(frames), _EXAMPLE_SHORTER, _EXAMPLE_LONGER)
     own = _Own(vector, lengths, encoder.lexicon.unknown, float(chances[-1]))

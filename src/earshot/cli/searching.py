@@ -134,9 +134,7 @@ def _answer(
 
     if len(passages) > (most := MOST[endpoint.sends]):
         output.complain(f"only the first {most} passages are sent as {endpoint.sends}")
-    if endpoint.sends == "audio":
-        library.check_files(passage.recording for passage in passages[:most])
-    output.show_answer(answer(asked, passages, endpoint), format)
+    output.show_answer(answer(asked, passages, endpoint, file_of=library.file_of), format)
 
 
 @click.command()

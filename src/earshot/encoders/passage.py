@@ -107,14 +107,14 @@ class PassageEncoder:
         """Vectors (n, dim) of texts as word pieces (m,) each."""
         return self.text.embed_ids([tokens.tolist() for tokens in texts])
 
-    def frames(self, clip: Floats) -> NDArray[np.int8]:
-        """What `hear` takes of the speech in a clip, float32 samples at 16 kHz; none where there is no speech."""
+    def speech_frames(self, clip: Floats) -> NDArray[np.int8]:
+        """Frames (n, stored_dim) of the speech in a clip, float32 samples at 16 kHz; none where there is no speech."""
         (frames,) = self.word.frames([log_mel(padded(clip))])
         return self.word.trim(frames) if self.word.speech(frames).any() else frames[:0]
 
     def listen(self, clip: Floats) -> Heard:
-        """The word pieces in a clip, float32 samples at 16 kHz, of a minute at most."""
-        return self.hear(self.frames(clip))
+        """The word pieces in a clip, float32 samples at 16 kHz, of a minute at most; none where there is no speech."""
+        return self.hear(self.speech_frames(clip))
 
     def words(self, heard: Heard) -> list[tuple[str, Span]]:
         """The words that were heard, and when."""

@@ -116,7 +116,8 @@ class Guard:
         """Bytes that the body of a request may have."""
         if scope["path"].endswith("/api/recordings"):
             return self.longest
-        return LONGEST_EXAMPLE if scope["path"].endswith(("/api/find", "/api/ask")) else LONGEST_BODY
+        heard = ("/api/find", "/api/ask", "/api/answer")
+        return LONGEST_EXAMPLE if scope["path"].endswith(heard) else LONGEST_BODY
 
     def _measured(self, receive: Receive, limit: int) -> Receive:
         """`receive` that counts a body, and does not wait for ever for the rest of one."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Condition, Lock, Thread, get_native_id
+from threading import Condition, Lock, Thread
 
 from earshot.api import Library
 from earshot.ingest import Progress, processors
@@ -67,8 +67,8 @@ class Indexer:
         self._stopped = False
         self._writing = Lock()
 
-    @property
-    def state(self) -> Indexing:
+    def tell(self) -> Indexing:
+        """How far it is; whoever is told that it is idle has been told of its failures."""
         with self._news:
             self._seen_idle |= not self._state.running
             return replace(self._state, expected_files=self._state.expected_files + len(self._waiting))
@@ -105,7 +105,7 @@ class Indexer:
 
     def _work(self) -> None:
         if sys.platform == "linux":  # where each thread has its own, which the threads that it starts take over
-            os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
+            os.nice(NICENESS)
         while True:
             with self._news:
                 if self._stopped or not self._waiting:

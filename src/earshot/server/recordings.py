@@ -146,7 +146,7 @@ async def remove(request: Request, id: Id, service: Served) -> None:
 @router.get("/indexing")
 async def indexing(service: Served) -> IndexingRow:
     """How far the recordings are that were taken in."""
-    return _row(service.indexer.state)
+    return _row(service.indexer.tell())
 
 
 @router.get(
@@ -164,7 +164,7 @@ async def _events(service: Service) -> AsyncIterator[str]:
     while told is None or told.running:
         if told is not None:
             await anyio.sleep(OFTEN)
-        if (state := service.indexer.state) != told:
+        if (state := service.indexer.tell()) != told:
             yield event(None, _row(state).model_dump())
             told = state
 

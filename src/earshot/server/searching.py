@@ -7,8 +7,8 @@ first; events. Knows nothing of how they are found.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -112,7 +112,7 @@ async def answer(request: Request, service: Served, q: Text, top: Top = 5, withi
     openapi_extra=AUDIO_BODY,
 )
 async def answer_spoken(request: Request, service: Served, top: Top = 5, within: Within = None) -> StreamingResponse:
-    """The same for the spoken question in the body, where the server's model hears (--send audio)."""
+    """An answer to the spoken question in the body, where the server's model hears (--send audio); events as of GET."""
     if _endpoint(service).sends != "audio":
         raise QueryError("the model reads, and cannot hear a spoken question: type it, or start with --send audio")
     async with AsyncExitStack() as kept:
@@ -132,12 +132,12 @@ async def _answered(
     service: Service, question: str | Clip, passages: Sequence[Passage], kept: AsyncExitStack | None = None
 ) -> AsyncIterator[str]:
     """The events of an answer; what is `kept` for it is let go of at its end."""
-    async with kept or AsyncExitStack():
-        async for one in _events(service, question, passages):
+    async with kept or AsyncExitStack(), aclosing(_events(service, question, passages)) as events:
+        async for one in events:
             yield one
 
 
-async def _events(service: Service, question: str | Clip, passages: Sequence[Passage]) -> AsyncIterator[str]:
+async def _events(service: Service, question: str | Clip, passages: Sequence[Passage]) -> AsyncGenerator[str]:
     rows = [row.model_dump() for row in PassageRow.of_all(passages)]
     yield event("passages", rows)
     try:

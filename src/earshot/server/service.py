@@ -84,7 +84,7 @@ class Service:
 
         There is an endpoint. Its thread is one of its own: a shutdown does not wait for what others may never say.
         """
-        from earshot.answer import MOST, Stop, answer
+        from earshot.answer import Stop, answer
 
         assert self.endpoint is not None
         loop, pieces, stop = asyncio.get_running_loop(), asyncio.Queue[str | Answer | Exception](), Stop()
@@ -92,9 +92,7 @@ class Service:
         def work(endpoint: Endpoint) -> None:
             with suppress(RuntimeError):  # the loop has ended
                 try:
-                    if endpoint.sends == "audio":
-                        self.library.check_files(passage.recording for passage in passages[: MOST["audio"]])
-                    for piece in answer(question, passages, endpoint, stop):
+                    for piece in answer(question, passages, endpoint, stop, self.library.file_of):
                         loop.call_soon_threadsafe(pieces.put_nowait, piece)
                 except Exception as error:
                     loop.call_soon_threadsafe(pieces.put_nowait, error)
