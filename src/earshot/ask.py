@@ -276,7 +276,8 @@ def telling_examples(
     again is sought once.
     """
 
-    def hear(word: str, span: Span) -> _Example | None:
+    def hear(said_at: tuple[str, Span]) -> _Example | None:
+        word, span = said_at
         said = encoder.trim(frames[slice(*frame_range(span.start, span.end, len(frames)))])
         if word in ASKING or len(said) * FRAME_SECONDS < SHORTEST_EXAMPLE or not encoder.speech(said).any():
             return None
@@ -286,8 +287,8 @@ def telling_examples(
         return _Example(prior, int(likely.rows[chances.argmax()]), word, said, likely)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = [example for example in pool.map(hear, *zip(*words, strict=True)) if example] if words else []
-        telling = {example.row: example for example in reversed(found) if example.prior < math.exp(COMMON)}
+        found = [example for example in pool.map(hear, words) if example and example.prior < math.exp(COMMON)]
+        telling = {example.row: example for example in reversed(found)}  # the first of each
         rarest = sorted(telling.values(), key=lambda example: example.prior)[:MOST_WORDS]
         return list(pool.map(lambda of: example_queries(of.word, of.said, encoder, of.likely), rarest))
 
