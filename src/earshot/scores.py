@@ -16,6 +16,8 @@ Ints = NDArray[np.int64]
 
 _ROWS = 2_048
 """Frames that are turned into floats at a time: they fit the cache of a core, and BLAS starts no threads for them."""
+_PAIRS = 16_384
+"""Pairs of frames whose spans are compared at a time, for the same reason."""
 STRIDE = 2
 """A span that is sought begins at every such frame; alignment finds where exactly."""
 _BLOCK = 4
@@ -91,28 +93,31 @@ def candidates(scores: Floats, inverse_norms: Mapping[int, Floats], top: int, le
     frames from the first of each pair on; 0 where the stretch ends before. Spans of a cosine up to `least` (0 or more)
     are left out.
     """
-    total = np.concatenate([[0.0], np.cumsum(scores, dtype=np.float64)])
-    best, cosines = np.zeros(len(scores), np.float32), np.empty(len(scores), np.float32)
     lengths = [length for length in inverse_norms if length <= STRIDE * len(scores)]
-    for length in lengths:
-        whole, half = divmod(length, STRIDE)
-        last = (total[whole:-1] + total[whole + 1 :]) / 2 if half else total[whole:]
-        cosine = cosines[: len(last)]
-        np.subtract(last, total[: len(last)], out=cosine, casting="same_kind")
-        cosine *= inverse_norms[length][: len(last)]
-        np.maximum(best[: len(last)], cosine, out=best[: len(last)])
+    reach = -(-max(lengths, default=0) // STRIDE)
+    best, cosines = np.zeros(len(scores), np.float32), np.empty(_PAIRS, np.float32)
+    for k in range(0, len(scores), _PAIRS):
+        total = np.cumsum(np.append(np.float32(0), scores[k : k + _PAIRS + reach]))
+        amid = (total[:-1] + total[1:]) / 2
+        for length in lengths:
+            whole, half = divmod(length, STRIDE)
+            ends = (amid if half else total)[whole:][:_PAIRS]
+            cosine = np.subtract(ends, total[: len(ends)], out=cosines[: len(ends)])
+            here = slice(k, k + len(ends))
+            cosine *= inverse_norms[length][here]
+            np.maximum(best[here], cosine, out=best[here])
     blocks = best.reshape(-1, _BLOCK)
     peak = np.maximum.reduce([blocks[:, k] for k in range(_BLOCK)])
     keep = np.flatnonzero(peak > least)
     if len(keep) > top:
         keep = keep[np.argpartition(-peak[keep], top)[:top]]
     pairs = keep * _BLOCK + blocks[keep].argmax(axis=1)
+    after = np.minimum(pairs[:, None] + np.arange(reach), len(scores) - 1)
+    sums = np.pad(np.cumsum(scores[after], axis=1), ((0, 0), (1, 0)))
     tried = np.full((len(lengths), len(pairs)), -1.0)
     for row, length in enumerate(lengths):
-        fits = pairs + length / STRIDE <= len(scores)
-        begin = pairs[fits]
-        ends = (total[begin + length // STRIDE] + total[begin + -(-length // STRIDE)]) / 2
-        tried[row, fits] = (ends - total[begin]) * inverse_norms[length][begin]
+        cosine = (sums[:, length // STRIDE] + sums[:, -(-length // STRIDE)]) / 2 * inverse_norms[length][pairs]
+        tried[row] = np.where(pairs + length / STRIDE <= len(scores), cosine, -1.0)
     longest = np.array(lengths, np.int64)[tried.argmax(axis=0)] if len(pairs) else pairs
     return Spans(pairs, longest, best[pairs])
 
