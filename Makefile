@@ -17,7 +17,7 @@ demo: .venv/base.stamp
 	@echo; echo '$$ earshot ask "who paid for the telescope?" --top 2    # words as the machine hears them: rough'
 	@$(DEMO) ask "who paid for the telescope?" --top 2 --table
 	@echo
-	@echo 'Now your own recordings:'
+	@echo 'These again: .venv/bin/earshot --library build/demo find telescope.   Now your own recordings:'
 	@echo '    .venv/bin/earshot index ~/your/recordings'
 	@echo '    .venv/bin/earshot find "a word or a phrase"'
 	@echo '    .venv/bin/earshot find --like clip.wav'

@@ -577,6 +577,7 @@ def test_nothing_is_sent_unless_it_is_asked_for(run: Earshot, model: Model, monk
         (("--endpoint", "https://example.org", "--send", "video"), "--send"),
         (("--endpoint", "https://example.org", "--timeout", "0"), "--timeout"),
         (("--endpoint", "https://example.org", "--timeout", "nan"), "--timeout"),
+        (("--like", "a.wav"), "Type one QUESTION"),
     ],
 )
 def test_answers_that_cannot_be_asked_for_are_one_line_and_2(
@@ -585,6 +586,14 @@ def test_answers_that_cannot_be_asked_for_are_one_line_and_2(
     monkeypatch.setenv("EARSHOT_API_KEY", KEY)
     code, out, err = run("who paid?", "--answer", *arguments)
     assert (code, out) == (2, "") and told in err and err.count("\n") == 1 and KEY not in err
+
+
+def test_a_spoken_question_to_a_model_that_reads_is_not_even_searched_for(run: Earshot, talk: Talk) -> None:
+    like = ("--like", str(talk("q.wav")))
+    code, out, err = run(*like, "--answer", "--endpoint", "http://localhost:1")
+    assert (code, out) == (2, "") and "--send audio" in err and err.count("\n") == 1
+    code, out, err = run(*like, *like)
+    assert (code, out) == (2, "") and "Type one QUESTION" in err
 
 
 def test_an_answer_that_fails_comes_after_the_passages(run: Earshot, model: Model) -> None:

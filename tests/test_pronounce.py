@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import earshot.pronounce
-from earshot.pronounce import PHONES, LetterToSound, in_dictionary, pronounce, pronounce_word
+from earshot.pronounce import PHONES, LetterToSound, in_dictionary, pronounce, pronounce_word, spelled
 from earshot.types import QueryError
 
 
@@ -26,6 +26,14 @@ def same(written: str, spoken: str) -> bool:
 def test_phones_are_the_39_of_arpabet_in_a_fixed_order() -> None:
     assert len(set(PHONES)) == 39
     assert list(PHONES) == sorted(PHONES)
+
+
+def test_words_are_found_by_how_they_are_said() -> None:
+    assert spelled(("T", "EH", "L", "AH", "S", "K", "OW", "P")) == ["telescope"]
+    assert spelled(("W", "EY")) == ["wy", "way", "wei", "wey", "waye", "whey", "weigh"]
+    for word in ("'bout", "zywicki", "tomato", "either"):  # some have several pronunciations
+        assert all(word in spelled(phones) for phones in pronounce_word(word))
+    assert spelled(("NG", "NG", "ZH")) == []
 
 
 @pytest.mark.parametrize(

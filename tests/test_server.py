@@ -316,7 +316,8 @@ def test_what_cannot_be_asked_is_refused_in_one_line(client: TestClient, address
 def test_an_example_that_is_not_audio_is_refused_without_the_name_of_its_file_here(client: TestClient) -> None:
     for address in ("/api/find", "/api/ask"):
         answer = client.post(address, content=b"<script>" * 100)
-        assert answer.status_code == 400 and line(answer).startswith("spoken example: not audio")
+        assert answer.status_code == 400 and ": not audio" in line(answer)
+        assert line(answer).startswith(f"spoken {'question' if 'ask' in address else 'example'}: ")
         assert client.post(address, content=b"").status_code == 400
     long = client.post("/api/find", content=(SAMPLES / "lecture.opus").read_bytes())
     assert long.status_code == 400 and ".part" not in line(long)
@@ -819,6 +820,22 @@ def test_another_writer_is_waited_for(library: earshot.Library, talk: Talk, monk
             assert state["running"] is True and not state["failures"]
         assert not idle(client)["failures"]
         assert "a.wav" in ids(client)
+
+
+def test_what_was_sent_goes_with_the_recording_and_does_not_come_back(library: earshot.Library, talk: Talk) -> None:
+    own = talk("own.wav")
+    library.index(own)
+    with served(library) as client:
+        client.post("/api/recordings?name=a.wav", content=talk("a.wav").read_bytes())
+        sound = talk("long.wav", 8).read_bytes()
+        client.post("/api/recordings?name=cut.wav", content=sound[: len(sound) // 2])
+        assert len(idle(client)["failures"]) == 1
+    assert not library.status().failures and uploads(library) == ["a.wav"]
+    assert library.remove([library.uploads, own]) == sorted([str(library.uploads / "a.wav"), str(own)])
+    assert uploads(library) == [] and own.exists()
+    with served(library) as client:
+        idle(client)
+        assert not {"a.wav", "own.wav"}.intersection(ids(client))
 
 
 def test_taking_out_waits_a_little_for_what_is_taken_in(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from earshot.search import Searcher
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+UPLOADS = "recordings"
+"""Where in a library those lie that were sent to a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +197,26 @@ class Library:
             raise GoneError(f"{name}: cannot be read ({error.strerror}); put it back, or index it again") from error
         return path
 
+    @property
+    def uploads(self) -> Path:
+        """The folder of recordings that were sent to `earshot serve`: the library's own, deleted when removed."""
+        return Path(os.path.abspath(self.path), UPLOADS)
+
     def remove(self, paths: Paths) -> list[str]:
         """Take recordings, and what is remembered of files that failed, out of the library; return their paths.
 
-        A folder's path takes out all that is below it. The files themselves stay as they are.
+        A folder's path takes out all that is below it. The files themselves stay as they are, but for `uploads`.
         """
         named = [os.path.abspath(path) for path in _listed(paths) if path]
         with Store.open(self.path, writing=True) as store:
             held = [*store.fingerprints(), *(failure.path for failure in store.failures())]
             removed = sorted({path for path in held if any(_is_at(path, name) for name in named)})
+            for path in map(Path, removed):
+                if path.parent == self.uploads:
+                    try:
+                        path.unlink(missing_ok=True)
+                    except OSError as error:
+                        raise LibraryError(f"{path}: cannot be deleted ({error.strerror})") from error
             store.remove(removed)
         return removed
 

@@ -35,7 +35,7 @@ from earshot.features import Floats
 from earshot.heard import Heard
 from earshot.library import Source
 from earshot.passages import SHORT
-from earshot.pronounce import read_out
+from earshot.pronounce import PHONES, read_out, spelled
 from earshot.query import SHORTEST_EXAMPLE, Likely, Query, example_queries, likely_words, typed_queries
 from earshot.search import Searcher, matches
 from earshot.types import Clip, Hit, LibraryError, Passage, QueryError, Recording, Seconds, Span
@@ -284,7 +284,11 @@ def telling_examples(
         likely = likely_words(said, encoder)
         chances = likely.chances[:-1].astype(np.float64) + 1e-12
         prior = float(np.exp(encoder.lexicon.log_prior[likely.rows]) @ (chances / chances.sum()))
-        return _Example(prior, int(likely.rows[chances.argmax()]), word, said, likely)
+        row = int(likely.rows[chances.argmax()])
+        names = (
+            spelled(tuple(PHONES[k] for k in encoder.lexicon.ids(row))) if chances.max() > likely.chances[-1] else []
+        )
+        return _Example(prior, row, names[0] if names and word not in names else word, said, likely)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [example for example in pool.map(hear, words) if example and example.prior < math.exp(COMMON)]
@@ -294,7 +298,7 @@ def telling_examples(
 
 
 class _Example(NamedTuple):
-    """A word of a spoken question: how common it is, the row of what it likeliest is, what was heard, its frames."""
+    """A word of a spoken question: how common it is, the row of what it likeliest is, what it is called, its frames."""
 
     prior: float
     row: int

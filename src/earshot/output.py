@@ -38,6 +38,7 @@ def format_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
     return given
 
 
+_TIED = "\u00a0"
 _TOLD = {
     "table": "A table to read; on a terminal this is the default.",
     "json": "One JSON object a line; elsewhere this is the default.",
@@ -93,8 +94,10 @@ def _told(passage: Passage) -> str:
     words = f"{'machine-heard' if passage.heard else 'transcript'}: {' '.join(passage.best_text.split())}"
     lines = textwrap.wrap(words, width, max_lines=4, placeholder=" ...", break_on_hyphens=False)
     if passage.words:
-        found = ", ".join(f"{hit.query} {_clock(hit.start)} ({hit.probability:.2f})" for hit in passage.words)
-        lines += textwrap.wrap(f"found: {found}", width, max_lines=2, placeholder=" ...", break_on_hyphens=False)
+        found = (f"{hit.query} {_clock(hit.start)} ({hit.probability:.2f})" for hit in passage.words)
+        whole = ", ".join(each.replace(" ", _TIED) for each in found)  # each on one line, or none of it
+        told = textwrap.wrap(f"found: {whole}", width, max_lines=2, placeholder=" ...", break_on_hyphens=False)
+        lines += [line.replace(_TIED, " ") for line in told]
     return "\n".join([f"{passage.score:4.2f}  {where}  best {best}", *(f"      {line}" for line in lines)])
 
 

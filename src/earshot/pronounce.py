@@ -62,6 +62,18 @@ def dictionary_words() -> Iterator[str]:
             yield line[: line.index(b"\t")].decode()
 
 
+def spelled(pronunciation: Pronunciation) -> list[str]:
+    """Words of the dictionary that may be pronounced so, the shortest first."""
+    lines, code = _dictionary(), bytes(_FIRST + PHONES.index(phone) for phone in pronunciation)
+    found, at = [], lines.find(code)
+    while at >= 0:
+        if lines[at - 1 : at] in b"\t " and lines[at + len(code) : at + len(code) + 1] in b" \n":
+            start = lines.rfind(b"\n", 0, at) + 1
+            found.append(lines[start : lines.index(b"\t", start)].decode())
+        at = lines.find(code, at + 1)
+    return sorted(found, key=lambda word: (len(word), word))
+
+
 def in_dictionary(word: str) -> bool:
     """Whether the dictionary has this word, in any case."""
     return bool(_look_up(word.lower()))

@@ -99,7 +99,7 @@ def watch(folders: tuple[str, ...], every: int, format: str | None, library: Lib
 @click.option("--transcripts", is_flag=True, help="Only the transcripts of the recordings.")
 @the_library
 def remove(paths: tuple[str, ...], transcripts: bool, library: Library) -> int:
-    """Take recordings out of the library; their files stay.
+    """Take recordings out of the library; their files stay, but for those that were sent to `earshot serve`.
 
     PATH is a recording, or a folder for all that is below it.
     """

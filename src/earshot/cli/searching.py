@@ -72,7 +72,9 @@ def find(
 
 @click.command()
 @click.argument("question", metavar="[QUESTION]...", nargs=-1)
-@click.option("--like", "spoken", metavar="FILE[@START-END]", type=clip_of, help="A spoken question instead.")
+@click.option(
+    "--like", "spoken", metavar="FILE[@START-END]", type=clip_of, multiple=True, help="A spoken question instead."
+)
 @click.option("--top", metavar="K", type=click.IntRange(1), default=5, show_default=True, help="Passages to show.")
 @click.option("--in", "within", metavar="GLOB", help="Only recordings whose path ends like this; or a folder.")
 @output.format_options("table", "json")
@@ -81,7 +83,7 @@ def find(
 @the_library
 def ask(
     question: tuple[str, ...],
-    spoken: Clip | None,
+    spoken: tuple[Clip, ...],
     top: int,
     within: str | None,
     format: str | None,
@@ -99,7 +101,7 @@ def ask(
     completions: their words, or with --send audio their sound. EARSHOT_ENDPOINT and EARSHOT_MODEL stand in for the
     options; a key goes into EARSHOT_API_KEY. Without --answer nothing is sent anywhere.
     """
-    if bool(question) == (spoken is not None):
+    if bool(question) + len(spoken) != 1:
         raise click.UsageError("Type one QUESTION, or give a spoken one with --like FILE[@START-END].")
     if answer and endpoint is None:
         raise click.UsageError(
@@ -109,7 +111,9 @@ def ask(
     source = click.get_current_context().get_parameter_source
     if not answer and any(source(name) is ParameterSource.COMMANDLINE for name in ("url", "model", "send", "timeout")):
         output.complain("nothing is sent, as there is no --answer")
-    asked = spoken or " ".join(question)
+    if endpoint is not None and spoken and endpoint.sends == "text":
+        raise click.UsageError("A spoken question goes to a model that hears: --send audio, or type it.")
+    asked = spoken[0] if spoken else " ".join(question)
     passages = library.ask(asked, top=top, within=glob_of(within))
     if passages:
         click.echo(output.text_of_passages(passages, format))

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from earshot import output
 from earshot.cli.options import PROBABILITY, STOPPED, an_endpoint, examples, the_library
@@ -103,6 +104,9 @@ def serve(host: str, port: int, token: str | None, endpoint: Endpoint | None, li
     """
     if token == "":
         raise click.UsageError("The token is empty; name a secret.")
+    source = click.get_current_context().get_parameter_source
+    if endpoint is None and any(source(name) is ParameterSource.COMMANDLINE for name in ("model", "send", "timeout")):
+        output.complain("no answers are written, as there is no --endpoint")
     try:
         from earshot.server.run import serve
     except ModuleNotFoundError as error:

@@ -5,7 +5,6 @@ In: a library. Out: an ASGI application. Knows nothing of sockets.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from earshot.answer import Endpoint
 
 PAGE = Path(__file__).parent / "page"
-UPLOADS = "recordings"
 """Folder in that of the library where recordings that are taken in are kept."""
 LONGEST_RECORDING = 1 << 30
 """Bytes of a recording that is taken in."""
@@ -49,7 +47,7 @@ def create_app(
     token: what every request but /healthz must show. endpoint: who writes answers. hosts: names that the server goes
     by, None for any. max_upload: bytes of a recording.
     """
-    service = Service(library, Indexer(library, Path(os.path.abspath(library.path), UPLOADS)), endpoint)
+    service = Service(library, Indexer(library), endpoint)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Condition, Lock, Thread
 
 from earshot.api import Library
@@ -56,10 +55,11 @@ class Indexer:
     cannot be indexed stays where it is.
     """
 
-    def __init__(self, library: Library, uploads: Path) -> None:
-        self.library, self.uploads = library, uploads
+    def __init__(self, library: Library) -> None:
+        self.library = library
         self._waiting: list[str] = []
         self._sent: set[str] = set()
+        self._worthless: list[str] = []
         self._state = Indexing()
         self._seen_idle = False
         self._news = Condition()  # held for what is above
@@ -117,6 +117,9 @@ class Indexer:
             try:
                 with self._writing:
                     self.library.index(paths, progress=self._note, workers=WORKERS)
+                    if self._worthless:
+                        self.library.remove(self._worthless)
+                        self._worthless = []
             except _Stopped:
                 pass
             except LibraryBusyError:
@@ -147,7 +150,7 @@ class Indexer:
         if progress.failure is not None:
             self._fail([progress.failure])
             if self._is_worthless(progress.failure):
-                Path(progress.failure.path).unlink(missing_ok=True)
+                self._worthless.append(progress.failure.path)
 
     def _is_worthless(self, failure: Failure) -> bool:
         """Whether nothing is lost with the file: it is damaged, was just sent, and is not in the library."""

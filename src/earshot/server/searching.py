@@ -38,8 +38,8 @@ AUDIO_BODY: dict[str, Any] = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-EXAMPLE = "spoken example"
-"""What hits of an example that was sent are hits of."""
+EXAMPLE, QUESTION = "spoken example", "spoken question"
+"""What sounds that were sent are called."""
 
 
 @router.get("/find", responses=problems(400, 404, 422, 503))
@@ -207,7 +207,7 @@ async def _found(
 async def _asked(
     request: Request, service: Service, question: str | Clip, top: int, within: str | None
 ) -> list[Passage]:
-    with named(question, EXAMPLE):
+    with named(question, QUESTION):
         call = partial(service.library.ask, question, top=top, within=within or None)
         passages = await in_turn(request, service.searching, call)
     await _check(service, within, bool(passages))

@@ -52,7 +52,7 @@ class Service:
     @property
     def uploads(self) -> Path:
         """Where recordings that are taken in are kept."""
-        return self.indexer.uploads
+        return self.library.uploads
 
     def prepare(self) -> None:
         """Load the models and the library, so that the first search is quick, and go on with what was left undone."""
@@ -69,12 +69,10 @@ class Service:
         return self.library.recordings(within) if (self.library.path / DATABASE).is_file() else []
 
     def remove(self, recording: Recording) -> None:
-        """Take a recording out, and its file too where it was taken in here."""
+        """Take a recording out."""
         with self.indexer.paused(PATIENCE):
             self.library.remove(recording.path)
             self.library.refresh()
-            if Path(recording.path).parent == self.uploads:
-                Path(recording.path).unlink(missing_ok=True)
 
     @contextmanager
     def answer(
