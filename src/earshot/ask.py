@@ -285,10 +285,9 @@ def telling_examples(
         chances = likely.chances[:-1].astype(np.float64) + 1e-12
         prior = float(np.exp(encoder.lexicon.log_prior[likely.rows]) @ (chances / chances.sum()))
         row = int(likely.rows[chances.argmax()])
-        names = (
-            spelled(tuple(PHONES[k] for k in encoder.lexicon.ids(row))) if chances.max() > likely.chances[-1] else []
-        )
-        return _Example(prior, row, names[0] if names and word not in names else word, said, likely)
+        phones = tuple(PHONES[k] for k in encoder.lexicon.ids(row))
+        names = spelled(phones) if chances.max() > likely.chances[-1] else []  # else it may be no word that is known
+        return _Example(prior, row, word if word in names or not names else names[0], said, likely)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [example for example in pool.map(hear, words) if example and example.prior < math.exp(COMMON)]

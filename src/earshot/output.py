@@ -38,7 +38,7 @@ def format_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
     return given
 
 
-_TIED = "\u00a0"
+_TIED = "\u00a0"  # a space at which no line is broken
 _TOLD = {
     "table": "A table to read; on a terminal this is the default.",
     "json": "One JSON object a line; elsewhere this is the default.",

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from earshot.answer import Endpoint
 
 PAGE = Path(__file__).parent / "page"
-"""Folder in that of the library where recordings that are taken in are kept."""
 LONGEST_RECORDING = 1 << 30
 """Bytes of a recording that is taken in."""
 
