@@ -466,7 +466,7 @@ def test_a_sound_file_is_dropped_or_chosen_as_an_example(visit: Visit, folder: P
     visit.told(re.compile("passages"))
     assert visit.page.locator(".card h2").first.text_content() == "council-meeting.mp3"
     dropped(visit.page, "search", [("notes.txt", b"no sound")])
-    playwright.expect(visit.page.locator("#trouble")).to_contain_text("example")
+    playwright.expect(visit.page.locator("#trouble")).to_contain_text("spoken question: not audio")
     assert visit.page.is_hidden("#results")
     visit.troubles.clear()  # the browser notes that it was refused
 
