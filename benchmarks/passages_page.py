@@ -17,11 +17,10 @@ chances; by both, as `earshot ask` does it (no ending), also with questions that
 BM25 of the library bm25s over whole words. Other names are checkpoints, in torch and by meaning: "pretrain" of stage 1
 alone, and what recipes/passage-ablation.toml makes of it in 300 steps; of drcd, what recipes/drcd.toml makes of its
 own speech alone, both stages, with a text encoder from random weights ("-no-sampler": on top of the first stage of
-that name; "-text": of the right transcript). All passages of a test are
-one pool, with one question for each: recall at 1, 5 and 10 and mean reciprocal rank from question to passage, recall at
-1 back. Tests without questions are asked for five rare words of each passage. WER: of the words heard, in Mandarin of
-characters. Seconds: processor time for an hour of speech; milliseconds: the same for a question to all of the pool.
-Others used the machine too: compare ratios.
+that name; "-text": of the right transcript). All passages of a test are one pool, with one question for each: recall at
+1, 5 and 10 and mean reciprocal rank from question to passage, recall at 1 back. Tests without questions are asked for
+five rare words of each passage. WER: of the words heard, in Mandarin of characters. Seconds: processor time for an hour
+of speech; milliseconds: the same for a question to all of the pool. Others used the machine too: compare ratios.
 """
 COLUMNS = (
     "question_r1",

@@ -31,6 +31,14 @@ from earshot.types import Clip
 
 QUERIES = ("gradient", "liberty", "mountain", "president", "beautiful", "climate change", "question", "captain")
 QUESTIONS = ("Who paid for it?", "Why did the mission fail?", "What did the captain say about the weather?")
+LONG_QUESTIONS = (
+    "Which mountain did the captain and his officers climb before the terrible winter storm?",
+    "Why was the president of the railway company asked to explain the accident near the harbour?",
+    "What beautiful present did the children carry through the forest to their grandmother?",
+)
+"""With six to nine words that are sought."""
+AROUND = 1.5
+"""Seconds on each side of a hit that are asked as a spoken question."""
 LONG_HOURS = 10
 COLD_STARTS = 5
 
@@ -87,15 +95,22 @@ def indexing(source: Path, library: Path) -> dict[str, Any]:
 
 
 def queries(library: Path) -> dict[str, Any]:
-    """Wall milliseconds once the library is open: of typed queries, the best hit of each as a spoken one, questions."""
+    """Wall milliseconds once the library is open: of typed queries, the best hit of each as a spoken one, questions, and
+    the best hits with what is around them as spoken ones."""
     with earshot.open(library) as opened:
         best = [opened.find(query, top=1)[0] for query in QUERIES]
         clips = [Clip(hit.recording.path, hit.start, hit.end) for hit in best]
+        aloud = [
+            Clip(hit.recording.path, max(0.0, hit.start - AROUND), min(hit.end + AROUND, hit.recording.seconds))
+            for hit in best
+        ]
         opened.ask(QUESTIONS[0])
         return {
             "typed": timed(opened.find, QUERIES * 3),
             "spoken": timed(opened.find, clips * 3),
             "asked": timed(opened.ask, QUESTIONS * 6),
+            "asked at length": timed(opened.ask, LONG_QUESTIONS * 6),
+            "asked aloud": timed(opened.ask, aloud * 2),
         }
 
 

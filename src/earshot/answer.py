@@ -161,8 +161,8 @@ def answer(
     The first `MOST` of the passages are sent: their words, or clips of them. A spoken question goes to models that
     hear. Raises AnswerError, one line, for whatever goes wrong there, also after pieces were yielded; AudioError for
     a clip that cannot be read; QueryError for a spoken question to a model that reads.
-    `stop`, called in another thread, makes it raise AnswerError at once. `file_of`, a Library's: whence the clips of a
-    recording are, and what it raises, GoneError where that is not what was indexed; its path as it is unless told.
+    `stop`, called in another thread, makes it raise AnswerError at once. `file_of` gives the path that the clips of a
+    recording are cut from, or raises: with a Library's, GoneError where the file is not what was indexed.
     """
     require()
     import httpx

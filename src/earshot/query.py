@@ -101,7 +101,7 @@ def typed_query(text: str, encoder: WordEncoder) -> list[Query]:
 
 
 def typed_queries(words: Sequence[str], encoder: WordEncoder) -> list[list[Query]]:
-    """The same of several words; none of one that cannot be searched for."""
+    """The pronunciations of each of several words as queries; none of a word that cannot be searched for."""
 
     def ways(word: str) -> list[Query]:
         try:

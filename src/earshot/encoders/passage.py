@@ -117,7 +117,7 @@ class PassageEncoder:
         return self.hear(self.speech_frames(clip))
 
     def words(self, heard: Heard) -> list[tuple[str, Span]]:
-        """The words that were heard, and when."""
+        """The words that were heard, each with its seconds in the stretch."""
         edges = [0.0, *heard.ends.tolist()]
         some = self.text.pieces.words(heard.tokens.tolist())
         return [(self.read(heard.tokens[of]), Span(edges[of.start], edges[of.stop])) for of in some]

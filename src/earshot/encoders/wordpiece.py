@@ -55,7 +55,7 @@ class WordPiece:
         return text.replace(f" {WITHIN}", "").replace(" ' ", "'")
 
     def words(self, ids: Sequence[int]) -> list[slice]:
-        """Which of the pieces are a word of `text`, for each of them."""
+        """For each word of `text`, which of the pieces it is."""
         pieces = [self.pieces[k] for k in ids]
         goes_on = [piece.startswith(WITHIN) or "'" in (piece, before) for before, piece in pairwise(["", *pieces])]
         firsts = [k for k, on in enumerate(goes_on) if not on or not k]
