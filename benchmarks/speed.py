@@ -36,7 +36,7 @@ LONG_QUESTIONS = (
     "Why was the president of the railway company asked to explain the accident near the harbour?",
     "What beautiful present did the children carry through the forest to their grandmother?",
 )
-"""With six to nine words that are sought."""
+"""With seven or eight words that are sought."""
 AROUND = 1.5
 """Seconds on each side of a hit that are asked as a spoken question."""
 LONG_HOURS = 10
@@ -95,8 +95,8 @@ def indexing(source: Path, library: Path) -> dict[str, Any]:
 
 
 def queries(library: Path) -> dict[str, Any]:
-    """Wall milliseconds once the library is open: of typed queries, the best hit of each as a spoken one, questions, and
-    the best hits with what is around them as spoken ones."""
+    """Wall milliseconds once the library is open: of typed queries, the best hit of each as a spoken one, questions,
+    and the best hits with what is around them as spoken ones."""
     with earshot.open(library) as opened:
         best = [opened.find(query, top=1)[0] for query in QUERIES]
         clips = [Clip(hit.recording.path, hit.start, hit.end) for hit in best]
